@@ -1,0 +1,62 @@
+# The single human entrance. `make help` lists what there is; the logic is in scripts/ and in the testkit's programs.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
+AGENT        ?= $(TARGET_DIR)/debug/task-executor
+DIST         := $(TARGET_DIR)/dist/task-executor
+ROUNDS       ?= 200
+FUZZ_SECONDS ?= 20
+
+.PHONY: help run setup build test check fmt deny bench chaos fuzz gen dist image clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+run: ## start the agent on 127.0.0.1:5758 with its data in ./data/tasks
+	cargo run -p task-executor -- --data-dir=./data/tasks --listen-addr=127.0.0.1:5758
+
+setup: ## install what the other targets need, or say what is missing
+	scripts/setup.sh
+
+build: ## compile everything, tests included
+	cargo build --workspace --all-targets
+
+test: ## everything that CI runs: lints, docs, dependencies, all tests, short fuzz and chaos
+	scripts/test.sh
+
+check: ## the quick subset to run before each commit: format, clippy, house rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test -q -p house
+
+fmt: ## format the source
+	cargo fmt --all
+
+deny: ## check licences, versions, sources and advisories of the dependencies
+	scripts/deny.sh
+
+bench: dist ## measure the shipped binary and write docs/benchmarks.md
+	cargo run --profile release -p testkit --bin agent-bench -- --agent $(DIST) --write docs/benchmarks.md
+
+chaos: ## kill the agent's processes at random and check the promise (ROUNDS=200, AGENT=path)
+	cargo build -p task-executor
+	cargo run -p testkit --bin agent-chaos -- --agent $(AGENT) --rounds $(ROUNDS)
+
+fuzz: ## feed hostile bytes to the parsers (FUZZ_SECONDS=20)
+	cargo run -p testkit --bin agent-fuzz -- --seconds $(FUZZ_SECONDS)
+
+gen: ## write docs/openapi.json and docs/task-executor.help.txt from the code
+	cargo run -p testkit --bin gen
+
+dist: ## build the static binary that ships, as target/dist/task-executor
+	scripts/dist.sh
+
+image: dist ## build the image task-executor:dev from the static binary alone
+	scripts/image.sh
+
+clean: ## remove what the builds made; ./data is kept
+	cargo clean

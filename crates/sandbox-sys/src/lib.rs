@@ -1,0 +1,182 @@
+//! The only `unsafe` code of the project: thin, safe wrappers around Linux system calls
+//! that neither `std` nor `nix` offers as safe functions.
+//!
+//! Each block is one call with its justification. Wrappers take [`BorrowedFd`] and give
+//! [`OwnedFd`], never a raw descriptor, so that a descriptor always has one owner.
+#![allow(
+    unsafe_code,
+    reason = "this crate exists to hold the unsafe calls of the project"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::unistd::{ForkResult, Pid};
+
+/// A stable reference to one process, immune to pid reuse (pidfd_open(2), Linux 5.3).
+///
+/// Becomes readable when the process ends. Works for any process, not just children.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens a reference to the process that has `pid` now. `ESRCH` when there is none.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: pidfd_open reads two integers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this descriptor and nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends `signal` to exactly this process (pidfd_send_signal(2)).
+    /// `ESRCH` when it has ended and been reaped.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let none: *const libc::siginfo_t = std::ptr::null();
+        // SAFETY: the descriptor is open as long as `self` lives, and a null siginfo is
+        // documented to mean "as kill(2) would".
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal,
+                none,
+                0,
+            )
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Forks this process (fork(2)), provided that it has one thread.
+///
+/// With one thread the child is a full copy that may run any code, allocation included;
+/// with more it could deadlock on a lock that another thread held. So a process with
+/// several threads is refused with [`io::ErrorKind::Unsupported`].
+pub fn fork() -> io::Result<ForkResult> {
+    // A directory has two links and one more for each subdirectory; one per thread here.
+    let links = std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task")?);
+    if links != 3 {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "fork needs a single-threaded process",
+        ));
+    }
+    // SAFETY: this process has exactly one thread (checked above), so no lock can be held
+    // by a thread that does not exist in the child.
+    unsafe { nix::unistd::fork() }.map_err(io::Error::from)
+}
+
+/// Puts every signal back to its default action and unblocks all of them, as a newly
+/// started program expects (signal(7): ignored signals and the mask survive execve).
+pub fn default_signals() -> io::Result<()> {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: an all-zero sigaction is a valid value: SIG_DFL, empty mask, no flags.
+        let action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: `action` outlives the call and SIG_DFL installs no handler. Numbers that
+        // can't be changed (KILL, STOP, the C library's own) answer EINVAL, which is fine.
+        unsafe { libc::sigaction(number, &raw const action, std::ptr::null_mut()) };
+    }
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(io::Error::from)
+}
+
+/// Closes every descriptor from `first` on (close_range(2), Linux 5.9; else one by one).
+///
+/// Meant for the moment before execve: whoever owned those descriptors must be gone.
+pub fn close_from(first: u32) {
+    // SAFETY: closing is what the caller asks for; the call touches no memory of ours.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if done == 0 {
+        return;
+    }
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers: Vec<RawFd> = open
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first))
+        .collect();
+    for fd in numbers {
+        // SAFETY: as above; a number that is no longer open answers EBADF.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Reaps one child that has ended, if there is one (waitpid(2) with `WNOHANG`).
+///
+/// `None`: there are children and all of them live. `ECHILD`: there are no children.
+/// Unlike nix's `waitpid` this keeps the status of a child ended by a real-time signal.
+pub fn reap_any() -> io::Result<Option<(Pid, ExitStatus)>> {
+    let mut status = 0;
+    // SAFETY: `status` is a live integer for the call to write to.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some((Pid::from_raw(pid), ExitStatus::from_raw(status)))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends `signal` to a process group (killpg(3)). The caller must know that the group is
+/// still the one it means: its leader is a child that has not been reaped.
+pub fn signal_group(leader: Pid, signal: i32) -> io::Result<()> {
+    if leader.as_raw() <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: takes two integers and touches no memory of ours.
+    let done = unsafe { libc::kill(-leader.as_raw(), signal) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Ends this process at once (_exit(2)): no destructors, no flushing of what a parent
+/// process had buffered. For a forked child that could not become what it should.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets one resource limit of this process (setrlimit(2)) by its Linux number.
+/// `u64::MAX` means no limit.
+pub fn set_rlimit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: pid 0 is this process, `limit` outlives the call, and no old value is asked for.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Tests of the system call wrappers, each on the real kernel.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::*;
+
+fn sleeper() -> std::process::Child {
+    Command::new("sleep")
+        .arg("60")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep starts")
+}
+
+fn pid_of(child: &std::process::Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"))
+}
+
+#[test]
+fn a_pidfd_signals_exactly_its_process() {
+    let mut child = sleeper();
+    let fd = PidFd::open(pid_of(&child)).expect("opens");
+    fd.signal(libc::SIGTERM).expect("is signalled");
+    let status = child.wait().expect("is reaped");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(libc::SIGTERM)
+    );
+    let gone = fd.signal(libc::SIGTERM).expect_err("is gone");
+    assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+}
+
+#[test]
+fn a_pidfd_of_nobody_is_esrch() {
+    let mut child = sleeper();
+    let pid = pid_of(&child);
+    child.kill().expect("is killed");
+    child.wait().expect("is reaped");
+    assert_eq!(
+        PidFd::open(pid).expect_err("is gone").raw_os_error(),
+        Some(libc::ESRCH)
+    );
+}
+
+#[test]
+fn fork_refuses_a_process_with_threads() {
+    // The test harness runs each test on a thread of its own, so this process has several.
+    let refused = fork().expect_err("must refuse");
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn an_unknown_rlimit_is_einval() {
+    let refused = set_rlimit(9_999, 1, 1).expect_err("must refuse");
+    assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+}
+
+#[test]
+fn closing_from_a_number_spares_those_below() {
+    let file = File::open("/proc/self/status").expect("opens");
+    let number = u32::try_from(file.as_raw_fd()).expect("fits");
+    // Far above anything that the other tests have open.
+    close_from(1 << 20);
+    assert!(file.metadata().is_ok(), "descriptor {number} is still open");
+}
+
+#[test]
+fn waitid_by_pid_sees_the_end_of_a_child() {
+    let child = sleeper();
+    let fd = PidFd::open(pid_of(&child)).expect("opens");
+    fd.signal(libc::SIGKILL).expect("is signalled");
+    let status = waitpid(pid_of(&child), Some(WaitPidFlag::empty())).expect("is reaped");
+    assert!(matches!(
+        status,
+        WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)
+    ));
+}

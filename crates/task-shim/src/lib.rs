@@ -1,0 +1,30 @@
+//! The two small synchronous roles of the agent's program file: the shim, which
+//! supervises one task, and the init, which keeps the server running.
+//!
+//! Both are entered from `main` before anything else is set up, have one thread, and
+//! share no memory with the server. What a shim knows reaches others only through the
+//! records in the task's directory ([`record`]), the lock that it holds ([`lock`]) and
+//! hints that a record is worth reading ([`hint`]).
+//!
+//! ```text
+//! init ──► server ──► shim ──► the task's process tree
+//!  (restarts it)  (one per task; lives on when init or server die)
+//! ```
+#![forbid(unsafe_code)]
+
+mod clock;
+pub mod hint;
+pub mod init;
+pub mod launch;
+pub mod lock;
+mod logcap;
+pub mod proc;
+pub mod record;
+pub mod shim;
+mod spawn;
+pub mod tree;
+
+/// `argv[0]` that selects the shim role.
+pub const SHIM_ROLE: &str = "task-shim";
+/// `argv[0]` that selects the server role.
+pub const SERVER_ROLE: &str = "task-executor-server";

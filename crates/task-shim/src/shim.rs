@@ -1,0 +1,578 @@
+//! The shim: starts one task, waits for it, ends its whole tree when told or when its
+//! time is over, and writes down how it ended.
+//!
+//! ```text
+//! take lock ─► reserve exit record ─► preStart ─► command ─► exit record ─► postStop ─► linger
+//!                                        │            │                                   │
+//!                                        └─ SIGTERM or deadline: stop signal, grace, SIGKILL to all of it
+//! ```
+//! The server asks for the end with SIGTERM. Deadlines, grace periods and kills are here,
+//! so they hold while the server is down.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+
+use nix::fcntl::{OFlag, openat};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
+
+use crate::clock::{boot_ms, unix_seconds};
+use crate::hint::{self, Hint};
+use crate::launch::{Hook, Job, Launch};
+use crate::lock::Lock;
+use crate::logcap::LogCap;
+use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, PostRecord, RunRecord};
+use crate::spawn::{self, Command, StartError};
+use crate::tree;
+
+/// How long a shim tries to get the lock of its task: an inspection never holds it, so
+/// whoever has it for longer is another shim of the same task, and that one goes on.
+const LOCK_TRIES: u32 = 20;
+/// Between two sweeps over a tree that is being killed.
+const SWEEP_MS: u64 = 5;
+/// How long a postStop hook without `timeoutSeconds` may take, so that it can't hold a deletion up for ever.
+const POST_STOP_MS_DEFAULT: u64 = 30_000;
+/// Between two tries to write an exit record that the file system refused.
+const RETRY_MS: u64 = 200;
+
+/// Runs the shim role. Descriptor 0 is the launch order, descriptor 1 the task's directory.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run() -> io::Result<()> {
+    let (launch, dir) = inherit()?;
+    // Fails only if this process leads a session already, which is as good.
+    let _ = setsid();
+    prctl::set_child_subreaper(true)?;
+    prctl::set_name(c"task-shim")?;
+    let Some(_lock) = take_lock(&dir)? else {
+        return Ok(());
+    };
+    let mut shim = Shim::new(&launch, dir)?;
+    match launch.job {
+        Job::Run if record::exists(&shim.dir, record::RUN_FILE) => Ok(()),
+        Job::Run => shim.live(),
+        Job::PostStop => {
+            shim.post_stop();
+            hint::send(&launch.hints, Hint::Over, &launch.uid);
+            Ok(())
+        }
+    }
+}
+
+/// Takes over what the server passed on, then makes sure that nothing else is open.
+fn inherit() -> io::Result<(Launch, OwnedFd)> {
+    let dir = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut order = Vec::new();
+    File::from(io::stdin().as_fd().try_clone_to_owned()?).read_to_end(&mut order)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok((Launch::decode(&order)?, dir))
+}
+
+fn take_lock(dir: &OwnedFd) -> io::Result<Option<Lock>> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = Lock::take(dir)? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Ok(None)
+}
+
+/// Why a tree is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Stop,
+    Deadline,
+    Leftovers,
+}
+
+/// An ending under way.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    cause: Cause,
+    kill_at: u64,
+}
+
+/// How watching a process ended.
+#[derive(Debug)]
+struct Watched {
+    status: Option<ExitStatus>,
+    hook_timed_out: bool,
+}
+
+struct Shim<'a> {
+    launch: &'a Launch,
+    dir: OwnedFd,
+    signals: SignalFd,
+    null: File,
+    stdout: File,
+    stderr: File,
+    cap: LogCap,
+    started_ms: u64,
+    started_at: i64,
+    stop: bool,
+    ending: Option<Ending>,
+    /// Whether this shim has sent SIGKILL: then a death by it says nothing about memory.
+    killed: bool,
+}
+
+impl<'a> Shim<'a> {
+    fn new(launch: &'a Launch, dir: OwnedFd) -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        for signal in [
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+        ] {
+            mask.add(signal);
+        }
+        mask.thread_set_mask()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let log = |name: &str| {
+            let flags = OFlag::O_RDWR
+                | OFlag::O_CREAT
+                | OFlag::O_APPEND
+                | OFlag::O_CLOEXEC
+                | OFlag::O_NOFOLLOW;
+            openat(&dir, name, flags, Mode::from_bits_truncate(0o600)).map(File::from)
+        };
+        let opened = log("stdout.log").and_then(|out| Ok((out, log("stderr.log")?)));
+        let (stdout, stderr) = opened.inspect_err(|errno| {
+            not_started(
+                launch,
+                io::Error::from(*errno).raw_os_error().unwrap_or_default(),
+            )
+        })?;
+        if launch.user.is_some() || launch.group.is_some() {
+            for file in [&stdout, &stderr] {
+                // So that the task may open /dev/stdout; it can write to the file either way.
+                let _ = std::os::unix::fs::fchown(file, launch.user, launch.group);
+            }
+        }
+        let capped = if launch.log_bytes_max > 0 {
+            vec![stdout.try_clone()?, stderr.try_clone()?]
+        } else {
+            Vec::new()
+        };
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        Ok(Self {
+            launch,
+            dir,
+            signals,
+            null,
+            stdout,
+            stderr,
+            cap: LogCap::new(launch.log_bytes_max, capped),
+            started_ms: boot_ms(),
+            started_at: unix_seconds(),
+            stop: false,
+            ending: None,
+            killed: false,
+        })
+    }
+
+    fn live(&mut self) -> io::Result<()> {
+        record::reserve_exit(&self.dir).inspect_err(|error| {
+            not_started(self.launch, error.raw_os_error().unwrap_or_default());
+        })?;
+        let exit = match self.pre_start()? {
+            Some(failed) => failed,
+            None => self.command()?,
+        };
+        self.write_exit(&exit);
+        if self.launch.post_stop.is_some() {
+            self.post_stop();
+        }
+        hint::send(&self.launch.hints, Hint::Over, &self.launch.uid);
+        self.watch(None, None);
+        self.cap.trim(boot_ms());
+        Ok(())
+    }
+
+    /// Runs the preStart hook. `Some` is the end of a task that must not start.
+    fn pre_start(&mut self) -> io::Result<Option<ExitRecord>> {
+        let Some(hook) = &self.launch.pre_start else {
+            return Ok(None);
+        };
+        let status = match self.start(&hook.argv, Phase::PreStart)? {
+            Err(error) => {
+                return Ok(Some(
+                    self.never_ran(error.code(), format!("preStart hook: {error}")),
+                ));
+            }
+            Ok(pid) => self.watch(Some(pid), hook.timeout_ms.map(|ms| boot_ms() + ms)),
+        };
+        let (code, signal) = code_of(status.status);
+        let why = match self.ending.map(|e| e.cause) {
+            Some(Cause::Deadline) => {
+                let text = format!("{} in its preStart hook", self.timeout_text());
+                return Ok(Some(ExitRecord {
+                    outcome: Outcome::TimedOut,
+                    signal,
+                    ..self.never_ran(code, text)
+                }));
+            }
+            Some(_) => "ended during its preStart hook".to_owned(),
+            None if status.hook_timed_out => "preStart hook exceeded its timeout".to_owned(),
+            None if code != 0 => format!("preStart hook ended with code {code}"),
+            None => return Ok(None),
+        };
+        let text = self.with_stderr(why);
+        Ok(Some(ExitRecord {
+            signal,
+            ..self.never_ran(code, text)
+        }))
+    }
+
+    fn never_ran(&self, code: i32, message: String) -> ExitRecord {
+        ExitRecord {
+            uid: self.launch.uid.clone(),
+            outcome: Outcome::PreStartFailed,
+            code,
+            signal: None,
+            started_at: None,
+            finished_at: unix_seconds(),
+            message,
+        }
+    }
+
+    /// Runs the command to its end.
+    fn command(&mut self) -> io::Result<ExitRecord> {
+        let pid = match self.start(&self.launch.argv, Phase::Main)? {
+            Err(error) => {
+                return Ok(ExitRecord {
+                    outcome: Outcome::StartError,
+                    ..self.never_ran(error.code(), error.to_string())
+                });
+            }
+            Ok(pid) => pid,
+        };
+        hint::send(&self.launch.hints, Hint::Running, &self.launch.uid);
+        let watched = self.watch(Some(pid), None);
+        let (code, signal) = code_of(watched.status);
+        let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
+        let outcome = if timed_out {
+            Outcome::TimedOut
+        } else if signal == Some(libc::SIGKILL) && !self.killed && self.out_of_memory() {
+            Outcome::OomKilled
+        } else {
+            Outcome::Ended
+        };
+        let message = match outcome {
+            Outcome::TimedOut => self.with_stderr(self.timeout_text()),
+            Outcome::OomKilled => {
+                self.with_stderr("killed by the kernel: out of memory".to_owned())
+            }
+            _ if code == 0 => String::new(),
+            _ => self.with_stderr(String::new()),
+        };
+        let elapsed = i64::try_from((boot_ms() - self.started_ms) / 1000).unwrap_or_default();
+        Ok(ExitRecord {
+            uid: self.launch.uid.clone(),
+            outcome,
+            code,
+            signal,
+            started_at: Some(self.started_at),
+            // A wall clock that was set meanwhile must not make the end come before the start.
+            finished_at: unix_seconds().max(self.started_at + elapsed),
+            message,
+        })
+    }
+
+    /// Starts a command of this task. The outer error means that no record could be
+    /// written, so nothing was run; the inner one that the command can't be executed.
+    fn start(&mut self, argv: &[String], phase: Phase) -> io::Result<Result<Pid, StartError>> {
+        let command = Command {
+            argv,
+            env: &self.launch.env,
+            working_dir: self.launch.working_dir.as_deref(),
+            user: self.launch.user,
+            group: self.launch.group,
+            groups: &self.launch.groups,
+            rlimits: &self.launch.rlimits,
+            cgroups: &self.launch.cgroups,
+            stdin: self.null.as_fd(),
+            stdout: self.stdout.as_fd(),
+            stderr: self.stderr.as_fd(),
+        };
+        let held = match spawn::hold(&command) {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        let pid = held.pid;
+        let leader = self
+            .launch
+            .scope
+            .identify(pid)
+            .ok_or_else(|| io::Error::other("the child is gone"))?;
+        let run = RunRecord {
+            uid: self.launch.uid.clone(),
+            leader,
+            phase,
+            started_at: self.started_at,
+        };
+        record::replace(&self.dir, record::RUN_FILE, &run.encode(), self.launch.sync).inspect_err(
+            |error| {
+                not_started(self.launch, error.raw_os_error().unwrap_or_default());
+            },
+        )?;
+        Ok(held.release().map(|()| pid))
+    }
+
+    /// Waits until `leader` has ended, or without one until nothing is left; once an
+    /// ending has begun, always until nothing is left.
+    fn watch(&mut self, leader: Option<Pid>, hook_deadline: Option<u64>) -> Watched {
+        let mut watched = Watched {
+            status: None,
+            hook_timed_out: false,
+        };
+        loop {
+            let left = self.reap(leader, &mut watched.status);
+            let over = watched.status.is_some();
+            if !left || (over && self.ending.is_none() && !self.launch.kill_leftovers) {
+                return watched;
+            }
+            let now = boot_ms();
+            if hook_deadline.is_some_and(|at| now >= at) {
+                watched.hook_timed_out = true;
+                tree::kill_descendants(getpid(), &[]);
+            }
+            self.begin_ending(leader.filter(|_| !over), over, now);
+            if self.ending.is_some_and(|e| now >= e.kill_at) {
+                self.killed = true;
+                tree::kill_descendants(getpid(), &self.launch.cgroups);
+            }
+            if self.cap.due().is_some_and(|at| now >= at) {
+                self.cap.trim(now);
+            }
+            self.sleep(now, hook_deadline.filter(|_| !watched.hook_timed_out));
+        }
+    }
+
+    /// Reaps everything that has ended. False when no child is left.
+    fn reap(&mut self, leader: Option<Pid>, status: &mut Option<ExitStatus>) -> bool {
+        loop {
+            match sandbox_sys::reap_any() {
+                Ok(Some((pid, ended))) if Some(pid) == leader => *status = Some(ended),
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Starts the ending if there is a cause for one and none has begun.
+    fn begin_ending(&mut self, alive_leader: Option<Pid>, leader_over: bool, now: u64) {
+        if self.ending.is_some() {
+            return;
+        }
+        let cause = if self.stop {
+            Cause::Stop
+        } else if self.deadline().is_some_and(|at| now >= at) {
+            Cause::Deadline
+        } else if leader_over && self.launch.kill_leftovers {
+            Cause::Leftovers
+        } else {
+            return;
+        };
+        self.ending = Some(Ending {
+            cause,
+            kill_at: now + self.launch.grace_ms,
+        });
+        if self.launch.grace_ms == 0 {
+            return;
+        }
+        tree::signal_descendants(getpid(), self.launch.stop_signal);
+        if let Some(leader) = alive_leader {
+            // A stopped task must be able to act on the signal.
+            let _ = sandbox_sys::signal_group(leader, libc::SIGCONT);
+        }
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.launch
+            .timeout_ms
+            .map(|ms| self.started_ms.saturating_add(ms))
+    }
+
+    /// Sleeps until a signal or the next moment that matters, and notes a wish to stop.
+    fn sleep(&mut self, now: u64, hook_deadline: Option<u64>) {
+        let kill = self.ending.map(|e| {
+            if now >= e.kill_at {
+                now + SWEEP_MS
+            } else {
+                e.kill_at
+            }
+        });
+        let deadline = self.deadline().filter(|_| self.ending.is_none());
+        let next = [kill, deadline, hook_deadline, self.cap.due()]
+            .into_iter()
+            .flatten()
+            .min();
+        let timeout = next.map_or(PollTimeout::NONE, |at| {
+            PollTimeout::try_from(at.saturating_sub(now).min(60_000)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut wait = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        // An interrupted or failed poll only makes the loop look sooner.
+        let _ = poll(&mut wait, timeout);
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            self.stop |= i32::try_from(info.ssi_signo) == Ok(libc::SIGTERM);
+        }
+    }
+
+    /// Writes the exit record, however long the file system refuses it.
+    fn write_exit(&self, exit: &ExitRecord) {
+        while record::write_exit(&self.dir, exit, self.launch.sync).is_err() {
+            if !record::exists(&self.dir, ".") {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(RETRY_MS));
+        }
+    }
+
+    /// Runs the postStop hook, unless it was started before.
+    fn post_stop(&mut self) {
+        let Some(hook) = &self.launch.post_stop else {
+            return;
+        };
+        if record::exists(&self.dir, record::POST_FILE) {
+            return;
+        }
+        let put = |state: PostRecord| {
+            record::replace(
+                &self.dir,
+                record::POST_FILE,
+                &state.encode(),
+                self.launch.sync,
+            )
+        };
+        if put(PostRecord::Started).is_ok() {
+            self.run_hook(hook);
+        }
+        // Without this record the hook counts as interrupted, and is not run again either.
+        let _ = record::replace(
+            &self.dir,
+            record::POST_FILE,
+            &PostRecord::Done.encode(),
+            self.launch.sync,
+        );
+    }
+
+    fn run_hook(&mut self, hook: &Hook) {
+        let command = Command {
+            argv: &hook.argv,
+            env: &self.launch.env,
+            working_dir: self.launch.working_dir.as_deref(),
+            user: self.launch.user,
+            group: self.launch.group,
+            groups: &self.launch.groups,
+            rlimits: &[],
+            cgroups: &[],
+            stdin: self.null.as_fd(),
+            stdout: self.stdout.as_fd(),
+            stderr: self.stderr.as_fd(),
+        };
+        let Ok(held) = spawn::hold(&command) else {
+            return;
+        };
+        let pid = held.pid;
+        if held.release().is_err() {
+            return;
+        }
+        let until = boot_ms() + hook.timeout_ms.unwrap_or(POST_STOP_MS_DEFAULT);
+        let mut status = None;
+        while self.reap(Some(pid), &mut status) && status.is_none() {
+            let now = boot_ms();
+            if now >= until {
+                tree::kill_descendants(pid, &[]);
+                let _ = sandbox_sys::signal_group(pid, libc::SIGKILL);
+            }
+            self.sleep(now, Some(until.max(now + SWEEP_MS)));
+        }
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.launch
+            .oom_counters
+            .iter()
+            .any(|(path, before)| oom_kills(path).is_some_and(|now| now > *before))
+    }
+
+    fn timeout_text(&self) -> String {
+        format!(
+            "task exceeded its timeout of {} seconds",
+            self.launch.timeout_ms.unwrap_or_default() / 1000
+        )
+    }
+
+    /// A message followed by the last lines of stderr, within the size of a record.
+    fn with_stderr(&self, mut message: String) -> String {
+        let room = MESSAGE_BYTES_MAX.saturating_sub(message.len() + 1);
+        let tail = tail(&self.stderr, room).unwrap_or_default();
+        if !message.is_empty() && !tail.is_empty() {
+            message.push('\n');
+        }
+        message.push_str(&tail);
+        message
+    }
+}
+
+fn not_started(launch: &Launch, errno: i32) {
+    hint::send(&launch.hints, Hint::NotStarted(errno), &launch.uid);
+}
+
+fn code_of(status: Option<ExitStatus>) -> (i32, Option<i32>) {
+    let Some(status) = status else {
+        return (255, None);
+    };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => (code, None),
+        (None, Some(signal)) => (128 + signal, Some(signal)),
+        (None, None) => (255, None),
+    }
+}
+
+/// The last whole lines of a file, at most `room` bytes of text.
+fn tail(file: &File, room: usize) -> io::Result<String> {
+    let size = file.metadata()?.len();
+    let want = u64::try_from(room).map_err(io::Error::other)?.min(size);
+    let mut bytes = vec![0; usize::try_from(want).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, size - want)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim_matches(['\0', '\n', '\u{fffd}']);
+    let cut = text.len().saturating_sub(room);
+    let mut from = (cut..text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(text.len());
+    if want < size || from > 0 {
+        from += text[from..].find('\n').map_or(0, |at| at + 1);
+    }
+    Ok(text[from..].to_owned())
+}
+
+/// How many processes the kernel has killed for want of memory, from `memory.events` (v2)
+/// or `memory.oom_control` (v1): both have a line `oom_kill N`.
+pub fn oom_kills(path: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}

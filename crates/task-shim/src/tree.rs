@@ -1,0 +1,49 @@
+//! Ending a whole process tree: every descendant of a process, wherever it hid.
+//!
+//! A shim is a subreaper (prctl(2) `PR_SET_CHILD_SUBREAPER`): whatever a task starts,
+//! double forks and new sessions included, stays its descendant until it is gone.
+
+use nix::libc;
+use nix::unistd::{Pid, getpid};
+use sandbox_sys::PidFd;
+
+use crate::proc;
+
+/// Passes over the tree in one sweep. Each pass finds what was born since the last one;
+/// a tree that still grows after so many is swept again by the caller's loop.
+const PASSES: u32 = 16;
+
+/// Sends a signal to every descendant of `root` once. Returns how many got it.
+pub fn signal_descendants(root: Pid, signal: i32) -> usize {
+    proc::descendants(root)
+        .into_iter()
+        .filter(|(pid, parent)| signal_one(*pid, *parent, root, signal))
+        .count()
+}
+
+/// Signals a process through a pidfd, if it still is who it was: with the parent under
+/// which it was seen, or handed to a reaper (`root` or this process) since.
+fn signal_one(pid: Pid, parent: Pid, root: Pid, signal: i32) -> bool {
+    let Ok(fd) = PidFd::open(pid) else {
+        return false;
+    };
+    let Some(stat) = proc::stat(pid) else {
+        return false;
+    };
+    let expected = [parent.as_raw(), root.as_raw(), getpid().as_raw()];
+    !stat.is_dead() && expected.contains(&stat.parent) && fd.signal(signal).is_ok()
+}
+
+/// Kills every descendant of `root`. What can't die at once (a process in the kernel) or
+/// was born meanwhile is left for the next call: the caller repeats until nothing is left.
+pub fn kill_descendants(root: Pid, cgroups: &[String]) {
+    for dir in cgroups {
+        // Only where the kernel has it (v2, Linux 5.14); the sweep below does the rest.
+        let _ = std::fs::write(format!("{dir}/cgroup.kill"), "1");
+    }
+    for _ in 0..PASSES {
+        if signal_descendants(root, libc::SIGKILL) == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Fails when a committed file that is made from the code is not what the code makes now. The file is left renewed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+files=(docs/openapi.json docs/task-executor.help.txt)
+before=$(mktemp -d)
+trap 'rm -rf "$before"' EXIT
+cp "${files[@]}" "$before/"
+cargo run -q ${LOCKED:+--locked} -p testkit --bin gen
+
+stale=0
+for file in "${files[@]}"; do
+    if ! diff -u "$before/${file##*/}" "$file"; then
+        echo "stale: $file; commit the renewed one" >&2
+        stale=1
+    fi
+done
+exit "$stale"

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Everything that CI runs, as stages with a time limit each. Stops at the first stage that fails; whatever happens,
+# ends with the runners' closing lines and the seconds of each stage.
+#
+#   ROUNDS        rounds of chaos   (default 25 here; `make chaos` does more)
+#   FUZZ_SECONDS  seconds of fuzz   (default 10 here; `make fuzz` does more)
+#   CI=true       install what is missing, insist on Cargo.lock, and let no missing prerequisite pass
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target_dir=${CARGO_TARGET_DIR:-target}
+logs=$target_dir/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+
+locked=()
+setup=(scripts/setup.sh check)
+if [[ ${CI:-} == true ]]; then
+    locked=(--locked)
+    setup=(scripts/setup.sh)
+    export LOCKED=1 # for the scripts that call cargo themselves
+fi
+# At a terminal Ctrl-C must reach the stage; without one, its whole process group ends with it.
+foreground=()
+if [[ -t 1 ]]; then foreground=(--foreground); fi
+
+table=()
+
+# stage NAME LIMIT_SECONDS COMMAND...
+stage() {
+    local name=$1 limit=$2 begun=$SECONDS code=0
+    shift 2
+    printf '\n== %s: %s\n' "$name" "$*"
+    timeout "${foreground[@]}" --kill-after=30 "$limit" "$@" </dev/null 2>&1 | tee "$logs/$name.log" || code=${PIPESTATUS[0]}
+    local result=ok
+    if ((code == 124)); then
+        result="FAILED: over its limit of $limit s"
+    elif ((code != 0)); then
+        result="FAILED: exit code $code"
+    fi
+    table+=("$(printf '%5d s  %-10s %s' $((SECONDS - begun)) "$name" "$result")")
+    if ((code != 0)); then exit 1; fi
+}
+
+closing() {
+    local code=$?
+    printf '\n== closing lines of the runners\n'
+    grep -hE '^(test result:|error: test failed|error: [0-9]+ target)' "$logs/tests.log" 2>/dev/null || true
+    local name
+    for name in fuzz chaos; do
+        if [[ -s $logs/$name.log ]]; then tail -n 1 "$logs/$name.log"; fi
+    done
+    printf '\n== stages\n'
+    printf '%s\n' "${table[@]}"
+    if ((code == 0)); then
+        echo "all stages passed in $SECONDS s"
+    else
+        echo "FAILED after $SECONDS s"
+    fi
+}
+trap closing EXIT
+
+stage setup 1800 "${setup[@]}"
+stage format 60 cargo fmt --all --check
+stage clippy 1200 cargo clippy "${locked[@]}" --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" stage docs 900 cargo doc "${locked[@]}" --workspace --no-deps --document-private-items
+stage deny 600 scripts/deny.sh
+stage build 1200 cargo build "${locked[@]}" --workspace --bins
+stage generated 300 scripts/generated.sh
+stage tests 2400 cargo test "${locked[@]}" --workspace --no-fail-fast
+
+
+
