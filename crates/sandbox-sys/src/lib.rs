@@ -15,7 +15,7 @@ use std::process::ExitStatus;
 
 use nix::unistd::{ForkResult, Pid};
 
-/// A stable reference to one process, immune to pid reuse (pidfd_open(2), Linux 5.3).
+/// A stable reference to one process, immune to pid reuse (`pidfd_open(2)`, Linux 5.3).
 ///
 /// Becomes readable when the process ends. Works for any process, not just children.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Sends `signal` to exactly this process (pidfd_send_signal(2)).
+    /// Sends `signal` to exactly this process (`pidfd_send_signal(2)`).
     /// `ESRCH` when it has ended and been reaped.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let none: *const libc::siginfo_t = std::ptr::null();
@@ -103,7 +103,7 @@ pub fn default_signals() -> io::Result<()> {
         .map_err(io::Error::from)
 }
 
-/// Closes every descriptor from `first` on (close_range(2), Linux 5.9; else one by one).
+/// Closes every descriptor from `first` on (`close_range(2)`, Linux 5.9; else one by one).
 ///
 /// Meant for the moment before execve: whoever owned those descriptors must be gone.
 pub fn close_from(first: u32) {

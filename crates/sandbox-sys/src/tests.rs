@@ -3,8 +3,6 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-
 use super::*;
 
 fn sleeper() -> std::process::Child {
@@ -65,16 +63,4 @@ fn closing_from_a_number_spares_those_below() {
     // Far above anything that the other tests have open.
     close_from(1 << 20);
     assert!(file.metadata().is_ok(), "descriptor {number} is still open");
-}
-
-#[test]
-fn waitid_by_pid_sees_the_end_of_a_child() {
-    let child = sleeper();
-    let fd = PidFd::open(pid_of(&child)).expect("opens");
-    fd.signal(libc::SIGKILL).expect("is signalled");
-    let status = waitpid(pid_of(&child), Some(WaitPidFlag::empty())).expect("is reaped");
-    assert!(matches!(
-        status,
-        WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)
-    ));
 }

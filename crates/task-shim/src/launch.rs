@@ -1,6 +1,6 @@
 //! The order that the server gives a new shim: what to run, and how.
 //!
-//! It travels in a memory file (memfd_create(2)) and never touches a disk. Writer and
+//! It travels in a memory file (`memfd_create(2)`) and never touches a disk. Writer and
 //! reader are the same program file, so the encoding is plain: fields in order, lists and
 //! strings with a length before them.
 
@@ -98,7 +98,9 @@ impl Writer {
 
     fn strings(&mut self, values: &[String]) {
         self.count(values.len());
-        values.iter().for_each(|v| self.string(v));
+        for value in values {
+            self.string(value);
+        }
     }
 
     fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {

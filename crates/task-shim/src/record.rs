@@ -67,10 +67,14 @@ pub fn unframe<'a>(
         .iter()
         .take(128)
         .position(|b| *b == b'\n')
-        .ok_or(malformed("no header line"))?;
+        .ok_or(RecordError::Malformed("no header line"))?;
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| malformed("header is not text"))?;
     let mut fields = head.split(' ');
-    let mut next = || fields.next().ok_or(malformed("header is too short"));
+    let mut next = || {
+        fields
+            .next()
+            .ok_or(RecordError::Malformed("header is too short"))
+    };
     if next()? != "task-executor" || next()? != kind {
         return Err(malformed("another kind of file"));
     }

@@ -160,7 +160,7 @@ impl<'a> Shim<'a> {
             not_started(
                 launch,
                 io::Error::from(*errno).raw_os_error().unwrap_or_default(),
-            )
+            );
         })?;
         if launch.user.is_some() || launch.group.is_some() {
             for file in [&stdout, &stderr] {

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixtures;
 
-fn at(text: &str) -> Option<Timestamp> {
-    Some(text.parse().unwrap())
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
 }
 
 #[test]
@@ -22,8 +22,8 @@ fn the_guides_terminated_task_is_read() {
         signal: None,
         reason: "Succeeded".to_owned(),
         message: Some("Task completed successfully".to_owned()),
-        started_at: at("2025-12-17T10:06:00Z"),
-        finished_at: at("2025-12-17T10:06:01Z"),
+        started_at: Some(at("2025-12-17T10:06:00Z")),
+        finished_at: Some(at("2025-12-17T10:06:01Z")),
     };
     assert_eq!(report.state, Some(state));
 }
@@ -54,7 +54,7 @@ fn answers_of_another_agent_are_read_with_unset_times_and_unknown_reasons() {
                 signal: None,
                 reason: "ProcessCrashed".to_owned(),
                 message: None,
-                started_at: at("2026-01-31T23:00:00Z"),
+                started_at: Some(at("2026-01-31T23:00:00Z")),
                 finished_at: None,
             }),
             Some(ReportedState::Running { started_at: None }),

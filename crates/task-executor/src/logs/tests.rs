@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Writes the committed files that are made from the code: the OpenAPI document and the help text.
+//! Writes the committed files that are made from the code: the `OpenAPI` document and the help text.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
