@@ -6,24 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use sandbox_api::{
-    NewTask, State, TaskName, TaskUid, Terminated, TerminatedReason, WaitingReason, Work,
-};
+use sandbox_api::{State, TaskName, TaskUid, Terminated, TerminatedReason, WaitingReason, Work};
 use sandbox_sys::PidFd;
 use task_shim::hint::Hint;
 use task_shim::launch::Job;
 use task_shim::lock::Holder;
 use task_shim::record::{self, ExitRecord, Outcome, RunRecord};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
-use super::handle::{
-    Change, ChangeKind, Command, Gone, HISTORY_MAX, Handle, Health, Listing, LogSource, QUEUE_MAX,
-    Refused, Shown, Subscription,
-};
+use super::handle::{Change, ChangeKind, Command, HISTORY_MAX, Handle, QUEUE_MAX, Refused, Shown};
 use super::inspect::{self, Verdict};
-use super::tasks::{Deletion, Successor, Task};
+use super::tasks::{Deletion, Task};
 use crate::metrics::Metrics;
 use crate::runtime::{self, Settings};
 use crate::store::{Store, Stored};
