@@ -6,12 +6,9 @@ SHELL       := /bin/bash
 .DELETE_ON_ERROR:
 
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
-AGENT        ?= $(TARGET_DIR)/debug/task-executor
 DIST         := $(TARGET_DIR)/dist/task-executor
-ROUNDS       ?= 200
-FUZZ_SECONDS ?= 20
 
-.PHONY: help run setup build test check fmt deny bench chaos fuzz gen dist image clean
+.PHONY: help run setup build test check fmt deny gen dist image clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -25,7 +22,7 @@ setup: ## install what the other targets need, or say what is missing
 build: ## compile everything, tests included
 	cargo build --workspace --all-targets
 
-test: ## everything that CI runs: lints, docs, dependencies, all tests, short fuzz and chaos
+test: ## everything that CI runs: lints, docs, dependencies, all tests
 	scripts/test.sh
 
 check: ## the quick subset to run before each commit: format, clippy, house rules
@@ -38,16 +35,6 @@ fmt: ## format the source
 
 deny: ## check licences, versions, sources and advisories of the dependencies
 	scripts/deny.sh
-
-bench: dist ## measure the shipped binary and write docs/benchmarks.md
-	cargo run --profile release -p testkit --bin agent-bench -- --agent $(DIST) --write docs/benchmarks.md
-
-chaos: ## kill the agent's processes at random and check the promise (ROUNDS=200, AGENT=path)
-	cargo build -p task-executor
-	cargo run -p testkit --bin agent-chaos -- --agent $(AGENT) --rounds $(ROUNDS)
-
-fuzz: ## feed hostile bytes to the parsers (FUZZ_SECONDS=20)
-	cargo run -p testkit --bin agent-fuzz -- --seconds $(FUZZ_SECONDS)
 
 gen: ## write docs/openapi.json and docs/task-executor.help.txt from the code
 	cargo run -p testkit --bin gen

@@ -2,8 +2,6 @@
 # Everything that CI runs, as stages with a time limit each. Stops at the first stage that fails; whatever happens,
 # ends with the runners' closing lines and the seconds of each stage.
 #
-#   ROUNDS        rounds of chaos   (default 25 here; `make chaos` does more)
-#   FUZZ_SECONDS  seconds of fuzz   (default 10 here; `make fuzz` does more)
 #   CI=true       install what is missing, insist on Cargo.lock, and let no missing prerequisite pass
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,10 +44,6 @@ closing() {
     local code=$?
     printf '\n== closing lines of the runners\n'
     grep -hE '^(test result:|error: test failed|error: [0-9]+ target)' "$logs/tests.log" 2>/dev/null || true
-    local name
-    for name in fuzz chaos; do
-        if [[ -s $logs/$name.log ]]; then tail -n 1 "$logs/$name.log"; fi
-    done
     printf '\n== stages\n'
     printf '%s\n' "${table[@]}"
     if ((code == 0)); then

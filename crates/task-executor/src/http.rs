@@ -59,7 +59,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Connections unless said otherwise: 48 MiB when each of them is idle.
+    /// Connections unless said otherwise: about 13 MiB when each of them has been used and is idle.
     pub const MAX_CONNECTIONS: usize = 4096;
 
     /// The given limit and token; all else as it should be outside of tests.

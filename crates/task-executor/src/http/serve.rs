@@ -59,6 +59,7 @@ pub async fn serve(
     let router = router::router(app.clone());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut acceptance = Acceptance::Working;
     loop {
         let accepted = tokio::select! {
             // All three are cancel safe: an accepted connection is never dropped unseen.
@@ -82,8 +83,12 @@ pub async fn serve(
                     open,
                 ));
             }
-            Err(error) => pause_after(&error).await,
+            Err(error) => {
+                acceptance = acceptance.failed(&error).await;
+                continue;
+            }
         }
+        acceptance = Acceptance::Working;
     }
     drop(listener);
     app.stop.request();
@@ -122,15 +127,27 @@ fn refusal() -> String {
     )
 }
 
-/// Without descriptors `accept` fails at once, again and again: wait until some are closed.
-async fn pause_after(error: &io::Error) {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
-        tracing::warn!(%error, "no connection can be accepted for now");
-        sleep(ACCEPT_PAUSE).await;
-    } else {
+/// Whether the last connection could be accepted; a lack of descriptors is logged once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acceptance {
+    Working,
+    Starved,
+}
+
+impl Acceptance {
+    /// Without descriptors `accept` fails at once, again and again: waits until some are closed.
+    async fn failed(self, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
+            if self == Self::Working {
+                tracing::warn!(%error, "no connection can be accepted for now");
+            }
+            sleep(ACCEPT_PAUSE).await;
+            return Self::Starved;
+        }
         // The client went away before it was accepted, see accept(2).
         tracing::debug!(%error, "connection lost before it was accepted");
+        self
     }
 }
 
@@ -164,5 +181,37 @@ async fn shake_hands_and_drive(socket: TcpStream, tls: &Tls, app: &App, router: 
         Ok(Ok(socket)) => connection::drive(socket, app, router).await,
         Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
         Err(_elapsed) => tracing::debug!("tls handshake timed out"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lack_of_descriptors_is_waited_out() {
+        let began = std::time::Instant::now();
+        let starved = Acceptance::Working.failed(&Errno::EMFILE.into()).await;
+        assert_eq!(starved, Acceptance::Starved);
+        assert!(began.elapsed() >= ACCEPT_PAUSE);
+        assert_eq!(
+            starved.failed(&Errno::ECONNABORTED.into()).await,
+            Acceptance::Starved
+        );
+        let working = Acceptance::Working
+            .failed(&Errno::ECONNABORTED.into())
+            .await;
+        assert_eq!(working, Acceptance::Working);
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_an_error() {
+        let first = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = first.local_addr().unwrap().port();
+        for addr in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+            let error = bind(&addr.parse().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{addr}");
+        }
+        assert!(bind(&":0".parse().unwrap()).is_ok());
     }
 }
