@@ -59,6 +59,8 @@ pub fn main() -> ExitCode {
 fn start(config: &Config) -> Result<(), String> {
     crate::telemetry::init(config).map_err(|e| e.to_string())?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| e.to_string())?;
+    // It was started by way of /proc/self/exe, which would show as `exe` in ps and top.
+    nix::sys::prctl::set_name(c"task-executor").map_err(|e| e.to_string())?;
     SigSet::empty()
         .thread_set_mask()
         .map_err(|e| e.to_string())?;
