@@ -106,13 +106,13 @@ async fn serve(config: &Config) -> Result<(), String> {
         .clone()
         .map(TokenFile::load)
         .transpose()
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| chain(&e))?;
     let tls = config
         .tls
         .clone()
         .map(Tls::load)
         .transpose()
-        .map_err(|e| e.to_string())?
+        .map_err(|e| chain(&e))?
         .map(Arc::new);
     let listener = http::bind(&config.listen_addr)
         .map_err(|e| format!("listen on {}: {e}", config.listen_addr))?;
@@ -166,6 +166,18 @@ async fn serve(config: &Config) -> Result<(), String> {
     others.shutdown().await;
     tracing::info!("agent.stopped");
     Ok(())
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn settings(config: &Config, store: &Store, sync: bool) -> io::Result<Settings> {
