@@ -101,19 +101,7 @@ async fn serve(config: &Config) -> Result<(), String> {
     let store = Store::open(&config.data_dir, sync).map_err(in_dir)?;
     let fifo = hints(&store).map_err(in_dir)?;
     let metrics = Arc::new(Metrics::new());
-    let token = config
-        .auth_token_file
-        .clone()
-        .map(TokenFile::load)
-        .transpose()
-        .map_err(|e| chain(&e))?;
-    let tls = config
-        .tls
-        .clone()
-        .map(Tls::load)
-        .transpose()
-        .map_err(|e| chain(&e))?
-        .map(Arc::new);
+    let (token, tls) = credentials(config)?;
     let listener = http::bind(&config.listen_addr)
         .map_err(|e| format!("listen on {}: {e}", config.listen_addr))?;
     let settings = settings(config, &store, sync).map_err(|e| e.to_string())?;
@@ -166,6 +154,24 @@ async fn serve(config: &Config) -> Result<(), String> {
     others.shutdown().await;
     tracing::info!("agent.stopped");
     Ok(())
+}
+
+/// Loads the token and the certificates that are configured.
+fn credentials(config: &Config) -> Result<(Option<TokenFile>, Option<Arc<Tls>>), String> {
+    let token = config
+        .auth_token_file
+        .clone()
+        .map(TokenFile::load)
+        .transpose()
+        .map_err(|e| chain(&e))?;
+    let tls = config
+        .tls
+        .clone()
+        .map(Tls::load)
+        .transpose()
+        .map_err(|e| chain(&e))?
+        .map(Arc::new);
+    Ok((token, tls))
 }
 
 /// An error with its causes, in one line.

@@ -346,7 +346,7 @@ impl<'a> Shim<'a> {
             hook_timed_out: false,
         };
         loop {
-            let left = self.reap(leader, &mut watched.status);
+            let left = Self::reap(leader, &mut watched.status);
             let over = watched.status.is_some();
             if !left || (over && self.ending.is_none() && !self.launch.kill_leftovers) {
                 return watched;
@@ -369,7 +369,7 @@ impl<'a> Shim<'a> {
     }
 
     /// Reaps everything that has ended. False when no child is left.
-    fn reap(&mut self, leader: Option<Pid>, status: &mut Option<ExitStatus>) -> bool {
+    fn reap(leader: Option<Pid>, status: &mut Option<ExitStatus>) -> bool {
         loop {
             match sandbox_sys::reap_any() {
                 Ok(Some((pid, ended))) if Some(pid) == leader => *status = Some(ended),
@@ -500,7 +500,7 @@ impl<'a> Shim<'a> {
         }
         let until = boot_ms() + hook.timeout_ms.unwrap_or(POST_STOP_MS_DEFAULT);
         let mut status = None;
-        while self.reap(Some(pid), &mut status) && status.is_none() {
+        while Self::reap(Some(pid), &mut status) && status.is_none() {
             let now = boot_ms();
             if now >= until {
                 tree::kill_descendants(pid, &[]);

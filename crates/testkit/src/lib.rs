@@ -1,6 +1,9 @@
 //! Fixtures and wait helpers for tests; never part of a shipped program.
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod http;
+
 use std::time::{Duration, Instant};
 
 /// Waits until `check` gives a value, looking every few milliseconds; panics with `what`

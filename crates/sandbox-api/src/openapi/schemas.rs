@@ -42,34 +42,11 @@ pub(super) fn all() -> Value {
                 &kubernetes("PodTemplateSpec"),
             ),
         ),
-        (
-            "NestedTask",
-            task(
-                ["spec", "status"],
-                &schema("TaskSpec"),
-                &schema("TaskStatus"),
-            ),
-        ),
-        (
-            "FlatTask",
-            task(
-                ["process", "processStatus"],
-                &schema("Process"),
-                &schema("TaskState"),
-            ),
-        ),
-        (
-            "PodTask",
-            task(
-                ["podTemplateSpec", "podStatus"],
-                &kubernetes("PodTemplateSpec"),
-                &kubernetes("PodStatus"),
-            ),
-        ),
         ("Event", event()),
     ] {
         schemas.insert(name.to_owned(), schema);
     }
+    shown(&mut schemas);
     words(
         &mut schemas,
         "Waiting",
@@ -85,6 +62,32 @@ pub(super) fn all() -> Value {
         ErrorCode::ALL.iter().map(|code| code.as_str()),
     );
     Value::Object(schemas)
+}
+
+/// A task as it is shown, in each of its shapes.
+fn shown(schemas: &mut Map<String, Value>) {
+    for (name, members, wanted, is) in [
+        (
+            "NestedTask",
+            ["spec", "status"],
+            schema("TaskSpec"),
+            schema("TaskStatus"),
+        ),
+        (
+            "FlatTask",
+            ["process", "processStatus"],
+            schema("Process"),
+            schema("TaskState"),
+        ),
+        (
+            "PodTask",
+            ["podTemplateSpec", "podStatus"],
+            kubernetes("PodTemplateSpec"),
+            kubernetes("PodStatus"),
+        ),
+    ] {
+        schemas.insert(name.to_owned(), task(members, &wanted, &is));
+    }
 }
 
 /// The schemas that are derived from the types that read and write JSON.

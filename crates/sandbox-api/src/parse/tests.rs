@@ -185,6 +185,14 @@ fn what_a_process_cannot_be_given_is_refused_where_it_stands() {
             "terminationGracePeriodSeconds",
             "at least 0",
         ),
+    ] {
+        refuses_member(member, path, words);
+    }
+}
+
+#[test]
+fn an_id_that_no_user_or_group_can_have_is_refused() {
+    for (member, path, words) in [
         (r#""runAsUser":-1"#, "runAsUser", "from 0 to 4294967294"),
         (
             r#""runAsUser":4294967295"#,

@@ -146,7 +146,7 @@ pub struct Health {
 /// One request to the manager.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Create(NewTask, oneshot::Sender<Result<Shown, Refused>>),
+    Create(Box<NewTask>, oneshot::Sender<Result<Shown, Refused>>),
     Set(Vec<NewTask>, oneshot::Sender<Result<Listing, Refused>>),
     Delete(
         TaskName,
@@ -198,7 +198,8 @@ impl Handle {
 
     /// Creates one task. Answers once its record is durable.
     pub async fn create(&self, task: NewTask) -> Result<Shown, Refused> {
-        self.ask(|reply| Command::Create(task, reply)).await?
+        self.ask(|reply| Command::Create(Box::new(task), reply))
+            .await?
     }
 
     /// Makes `tasks` the desired set. Answers once every record is durable.

@@ -92,7 +92,9 @@ impl Owner {
         let (sender, commands) = mpsc::channel(QUEUE_MAX);
         let (events, _) = broadcast::channel(HISTORY_MAX / 4);
         let (stored, corrupt) = store.load()?;
-        corrupt.iter().for_each(|_| metrics.record_corrupt());
+        for _ in &corrupt {
+            metrics.record_corrupt();
+        }
         let version = u64::try_from(unix().as_micros()).unwrap_or(1);
         let mut owner = Self {
             store,
@@ -114,7 +116,9 @@ impl Owner {
             owner.adopt(one);
         }
         let names: Vec<_> = owner.tasks.keys().cloned().collect();
-        names.iter().for_each(|name| owner.attend(name));
+        for name in &names {
+            owner.attend(name);
+        }
         owner.start_waiting();
         Ok((owner, Handle::new(sender)))
     }
@@ -191,7 +195,9 @@ impl Owner {
             .filter(|(_, t)| t.deletion.is_some() || !t.is_over())
             .map(|(n, _)| n.clone())
             .collect();
-        names.iter().for_each(|name| self.attend(name));
+        for name in &names {
+            self.attend(name);
+        }
         self.start_waiting();
     }
 
@@ -234,7 +240,7 @@ impl Owner {
         let Some(task) = self.tasks.get(name) else {
             return;
         };
-        let has_post_stop = match &task.task.spec.work {
+        let has_post_stop = match &task.asked.spec.work {
             Work::Process(process) => process
                 .lifecycle
                 .as_ref()
@@ -335,11 +341,11 @@ impl Owner {
         let Some(task) = self.tasks.get_mut(name) else {
             return;
         };
-        let Work::Process(process) = &task.task.spec.work else {
+        let Work::Process(process) = &task.asked.spec.work else {
             return;
         };
         task.attempts += 1;
-        let order = runtime::order(&self.settings, &task.uid, &task.task.spec, process, job);
+        let order = runtime::order(&self.settings, &task.uid, &task.asked.spec, process, job);
         match runtime::start(&self.store.dir(name), &order) {
             Ok(fd) => self.follow(name, fd),
             Err(error) => {

@@ -24,7 +24,8 @@ pub(super) struct Deletion {
 pub(super) struct Task {
     pub(super) uid: TaskUid,
     pub(super) created: u64,
-    pub(super) task: NewTask,
+    /// What was asked for.
+    pub(super) asked: NewTask,
     pub(super) state: State,
     pub(super) deletion: Option<Deletion>,
     /// Its shim, while one lives.
@@ -46,7 +47,7 @@ impl Task {
         let mut new = Self {
             uid,
             created,
-            task,
+            asked: task,
             state,
             deletion: None,
             shim: None,
@@ -62,10 +63,10 @@ impl Task {
     /// Renders the wire form again, after a change.
     pub(super) fn draw(&mut self) {
         let view = TaskView {
-            name: &self.task.name,
+            name: &self.asked.name,
             uid: &self.uid,
-            dialect: self.task.dialect,
-            spec: &self.task.spec,
+            dialect: self.asked.dialect,
+            spec: &self.asked.spec,
             deletion_timestamp: self.deletion.as_ref().map(|d| d.since),
             state: &self.state,
             warnings: &[],

@@ -14,7 +14,7 @@ impl Owner {
     pub(super) fn obey(&mut self, command: Command) {
         // A client that has left before its answer is nobody to tell.
         match command {
-            Command::Create(task, reply) => drop(reply.send(self.create(task))),
+            Command::Create(task, reply) => drop(reply.send(self.create(*task))),
             Command::Set(tasks, reply) => drop(reply.send(self.set(tasks))),
             Command::Delete(name, uid, reply) => drop(reply.send(self.delete(&name, uid.as_ref()))),
             Command::Get(name, uid, reply) => {
@@ -44,24 +44,8 @@ impl Owner {
         }
     }
 
-    fn admit(&self, task: &NewTask) -> Result<(), Refused> {
-        match &task.spec.work {
-            Work::Process(process) if process.resources.as_ref().is_some_and(|r| !r.is_empty()) => {
-                Err(Refused::Unsupported(format!(
-                    "task {}: process.resources is not supported yet; leave it out",
-                    task.name
-                )))
-            }
-            Work::Process(_) => Ok(()),
-            Work::Container(_) | Work::Pod(_) => Err(Refused::Unsupported(format!(
-                "task {}: container tasks need --enable-container-mode; use process instead",
-                task.name
-            ))),
-        }
-    }
-
     fn create(&mut self, task: NewTask) -> Result<Shown, Refused> {
-        self.admit(&task)?;
+        admit(&task)?;
         if self.tasks.contains_key(&task.name) {
             return Err(Refused::Exists(task.name));
         }
@@ -89,7 +73,7 @@ impl Owner {
     }
 
     fn set(&mut self, wanted: Vec<NewTask>) -> Result<Listing, Refused> {
-        wanted.iter().try_for_each(|task| self.admit(task))?;
+        wanted.iter().try_for_each(admit)?;
         let new = wanted
             .iter()
             .filter(|t| !self.tasks.contains_key(&t.name))
@@ -101,7 +85,7 @@ impl Owner {
         for task in wanted {
             match self.tasks.get(&task.name) {
                 None => drop(self.add(task)?),
-                Some(old) if old.deletion.is_none() && old.task.spec == task.spec => {}
+                Some(old) if old.deletion.is_none() && old.asked.spec == task.spec => {}
                 Some(old) => {
                     let same = old
                         .deletion
@@ -269,5 +253,22 @@ impl Owner {
             deleting: count(|t| t.deletion.is_some()),
             corrupt: self.corrupt.clone(),
         }
+    }
+}
+
+/// Whether this agent can run a task at all.
+fn admit(task: &NewTask) -> Result<(), Refused> {
+    match &task.spec.work {
+        Work::Process(process) if process.resources.as_ref().is_some_and(|r| !r.is_empty()) => {
+            Err(Refused::Unsupported(format!(
+                "task {}: process.resources is not supported yet; leave it out",
+                task.name
+            )))
+        }
+        Work::Process(_) => Ok(()),
+        Work::Container(_) | Work::Pod(_) => Err(Refused::Unsupported(format!(
+            "task {}: container tasks need --enable-container-mode; use process instead",
+            task.name
+        ))),
     }
 }
