@@ -4,9 +4,12 @@
 pub mod auth;
 pub mod config;
 pub mod http;
+mod instance;
+mod launcher;
 pub mod logs;
 pub mod manager;
 pub mod metrics;
+mod orphans;
 mod runtime;
 pub mod server;
 mod store;

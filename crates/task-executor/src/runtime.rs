@@ -8,10 +8,13 @@ use std::process::{Command, Stdio};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use sandbox_api::{ExecHook, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid};
+use sandbox_api::{ExecHook, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid, Work};
 use sandbox_sys::PidFd;
-use task_shim::launch::{Hook, Job, Launch};
+use task_shim::launch::{Hook, Job, Launch, Rlimit};
 use task_shim::proc::Scope;
+
+/// `RLIMIT_NOFILE`, the same number on every architecture that Rust has a musl target for.
+const OPEN_FILES: i32 = 7;
 
 /// What all launches share.
 #[derive(Debug)]
@@ -22,6 +25,10 @@ pub(crate) struct Settings {
     pub(crate) sync: bool,
     pub(crate) log_bytes_max: u64,
     pub(crate) environment: Vec<(String, String)>,
+    /// The agent's init, if this server has one.
+    pub(crate) init: Option<Pid>,
+    /// Open files that tasks may have, soft and hard: the agent raises its own limit.
+    pub(crate) open_files: (u64, u64),
 }
 
 fn hook(hook: &ExecHook) -> Hook {
@@ -33,6 +40,30 @@ fn hook(hook: &ExecHook) -> Hook {
 
 /// The launch order for a task.
 pub(crate) fn order(
+    settings: &Settings,
+    uid: &TaskUid,
+    spec: &TaskSpec,
+    job: Job,
+) -> io::Result<Launch> {
+    match &spec.work {
+        Work::Process(process) => Ok(process_order(settings, uid, spec, process, job)),
+        // Admission lets none of these through.
+        Work::Container(_) | Work::Pod(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn rlimits(settings: &Settings, process: &ProcessSpec) -> Vec<Rlimit> {
+    let (soft, hard) = settings.open_files;
+    let mut limits = vec![(OPEN_FILES, soft, hard)];
+    for limit in &process.rlimits {
+        let number = limit.resource.number();
+        limits.retain(|(resource, ..)| *resource != number);
+        limits.push((number, limit.soft, limit.hard));
+    }
+    limits
+}
+
+fn process_order(
     settings: &Settings,
     uid: &TaskUid,
     spec: &TaskSpec,
@@ -70,11 +101,7 @@ pub(crate) fn order(
         user: process.run_as_user,
         group: process.run_as_group,
         groups: process.supplemental_groups.clone(),
-        rlimits: process
-            .rlimits
-            .iter()
-            .map(|r| (r.resource.number(), r.soft, r.hard))
-            .collect(),
+        rlimits: rlimits(settings, process),
         timeout_ms: spec.timeout_seconds.map(|s| s.saturating_mul(1000)),
         grace_ms: grace.unwrap_or(settings.grace_ms),
         stop_signal,
@@ -99,8 +126,7 @@ pub(crate) fn start(dir: &Path, launch: &Launch) -> io::Result<PidFd> {
         .stdout(Stdio::from(File::open(dir)?))
         .stderr(Stdio::null())
         .spawn()?;
-    // The server reaps whatever ends in one place, so this child is not waited for here;
-    // that place runs on this same thread, so the pid can't be reused before it is opened.
+    // Nothing is reaped but on this thread, so the pid can't be reused before it is opened.
     PidFd::open(Pid::from_raw(
         i32::try_from(child.id()).map_err(io::Error::other)?,
     ))

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use nix::libc;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
-use task_shim::lock::Lock;
+use nix::unistd::Pid;
 use task_shim::proc::Scope;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::auth::TokenFile;
 use crate::config::{self, Config, Durability, ShutdownPolicy};
 use crate::http::{self, App, Capabilities, Options};
-use crate::manager::Owner;
+use crate::instance;
+use crate::launcher::{Launcher, Reaper};
+use crate::manager::{Bounds, Owner, Tools};
 use crate::metrics::Metrics;
 use crate::runtime::Settings;
 use crate::store::Store;
@@ -91,69 +93,73 @@ async fn serve(config: &Config) -> Result<(), String> {
         |error: io::Error| format!("data directory {}: {error}", config.data_dir.display());
     let sync = config.durability == Durability::Sync;
     std::fs::create_dir_all(config.data_dir.join(".agent")).map_err(in_dir)?;
-    let agent_dir = File::open(config.data_dir.join(".agent")).map_err(in_dir)?;
-    let Some(_lock) = Lock::take(&agent_dir).map_err(in_dir)? else {
+    let root = config.data_dir.canonicalize().map_err(in_dir)?;
+    let Some(_lock) = instance::take(&root.join(".agent")).map_err(in_dir)? else {
         return Err(format!(
             "data directory {} is in use by another task-executor",
             config.data_dir.display()
         ));
     };
-    let store = Store::open(&config.data_dir, sync).map_err(in_dir)?;
+    let store = Store::open(&root, sync).map_err(in_dir)?;
     let fifo = hints(&store).map_err(in_dir)?;
     let metrics = Arc::new(Metrics::new());
     let (token, tls) = credentials(config)?;
     let listener = http::bind(&config.listen_addr)
         .map_err(|e| format!("listen on {}: {e}", config.listen_addr))?;
-    let settings = settings(config, &store, sync).map_err(|e| e.to_string())?;
-    let bounds = crate::manager::Bounds {
-        tasks_max: config.max_tasks.get(),
-        active_max: config
-            .max_concurrent_tasks
-            .map_or(usize::MAX, std::num::NonZero::get),
-        ttl: config.task_ttl_after_finished,
-        interval: config.reconcile_interval,
+    let init = instance::init();
+    let settings = settings(config, &store, init).map_err(|e| e.to_string())?;
+    let scope = settings.scope.clone();
+    let launcher = Launcher::start(settings).map_err(|e| e.to_string())?;
+    let reaper = launcher.reaper();
+    let tools = Tools {
+        store,
+        launcher,
+        scope,
+        metrics: Arc::clone(&metrics),
     };
-    let (owner, handle) =
-        Owner::recover(store, settings, bounds, Arc::clone(&metrics)).map_err(in_dir)?;
+    let (owner, handle) = Owner::recover(tools, bounds(config)).map_err(in_dir)?;
     let app = App::new(
         handle,
         metrics,
         Options::new(config.max_request_bytes, token),
-        &capabilities(config),
+        &capabilities(config, init),
     );
     let local = listener.local_addr().map_err(|e| e.to_string())?;
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "agent.listening");
 
-    let (stopping, stopped) = watch::channel(false);
-    let until = |mut stopped: watch::Receiver<bool>| async move {
-        // The sender lives as long as this function: an error can't come before the stop.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     let mut others = JoinSet::new();
     let (hint, hinted) = mpsc::channel(HINTS_MAX);
     others.spawn(read_hints(fifo, hint));
-    others.spawn(reap());
-    let web = http::serve(listener, tls, app, until(stopped.clone()));
-    let work = owner.run(hinted, until(stopped));
-    let signals = async {
-        let ended = wait_for_stop().await;
-        stopping.send_replace(true);
-        ended
+    others.spawn(reap(reaper));
+    let (wish, wished) = watch::channel(None);
+    let orderly = async {
+        let web = http::serve(listener, tls, app, wait_for(wished.clone()));
+        let work = owner.run(hinted, wait_for(wished.clone()));
+        let ((), mut owner) = tokio::join!(web, work);
+        let by_policy = *wished.borrow() == Some(Stop::ByPolicy);
+        if by_policy && policy(config, init) == ShutdownPolicy::Terminate {
+            owner.terminate().await;
+        }
+        others.shutdown().await;
+        owner.close().await;
+        tracing::info!("agent.stopped");
     };
-    let (signalled, (), owner) = tokio::join!(signals, web, work);
-    signalled.map_err(|e| e.to_string())?;
-    let pid1 = nix::unistd::getppid().as_raw() == 1;
-    let policy = config.shutdown_policy.unwrap_or(if pid1 {
-        ShutdownPolicy::Terminate
-    } else {
-        ShutdownPolicy::Keep
-    });
-    if policy == ShutdownPolicy::Terminate {
-        owner.terminate().await;
+    let mut signals = Signals::new().map_err(|e| e.to_string())?;
+    let impatient = async {
+        wish.send_replace(Some(signals.next().await));
+        signals.next().await
+    };
+    tokio::select! {
+        () = orderly => {}
+        _ = impatient => tracing::warn!("agent.stopped_at_once"),
     }
-    others.shutdown().await;
-    tracing::info!("agent.stopped");
     Ok(())
+}
+
+/// Resolves when a stop is wished for.
+async fn wait_for(mut wished: watch::Receiver<Option<Stop>>) {
+    // The sender lives as long as whoever waits: an error can't come before the wish.
+    let _ = wished.wait_for(Option::is_some).await;
 }
 
 /// Loads the token and the certificates that are configured.
@@ -186,22 +192,44 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn settings(config: &Config, store: &Store, sync: bool) -> io::Result<Settings> {
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        tasks_max: config.max_tasks.get(),
+        active_max: config
+            .max_concurrent_tasks
+            .map_or(usize::MAX, std::num::NonZero::get),
+        ttl: config.task_ttl_after_finished,
+        interval: config.reconcile_interval,
+    }
+}
+
+/// What becomes of running tasks. With PID 1 they would be killed anyway, so they are
+/// ended in order, whatever was configured.
+fn policy(config: &Config, init: Option<Pid>) -> ShutdownPolicy {
+    if init.is_some_and(|init| init.as_raw() == 1) {
+        return ShutdownPolicy::Terminate;
+    }
+    config.shutdown_policy.unwrap_or(ShutdownPolicy::Keep)
+}
+
+fn settings(config: &Config, store: &Store, init: Option<Pid>) -> io::Result<Settings> {
     Ok(Settings {
         scope: Scope::current()?,
         hints: std::path::absolute(store.hints())?
             .to_string_lossy()
             .into_owned(),
         grace_ms: u64::try_from(config.termination_grace_period.as_millis()).unwrap_or(u64::MAX),
-        sync,
+        sync: config.durability == Durability::Sync,
         log_bytes_max: config.log_max_bytes.map_or(0, std::num::NonZero::get),
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        init,
+        open_files: instance::raise_open_files(),
     })
 }
 
-fn capabilities(config: &Config) -> Capabilities {
+fn capabilities(config: &Config, init: Option<Pid>) -> Capabilities {
     let mut found = Capabilities {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Capabilities::default()
@@ -215,8 +243,8 @@ fn capabilities(config: &Config) -> Capabilities {
         .map_or(0, std::num::NonZero::get);
     found.limits.max_request_bytes = config.max_request_bytes;
     found.limits.max_connections = Options::MAX_CONNECTIONS;
-    found.pid1 = nix::unistd::getppid().as_raw() == 1;
-    found.init = true;
+    found.pid1 = init.is_some_and(|init| init.as_raw() == 1);
+    found.init = init.is_some();
     found
 }
 
@@ -232,24 +260,48 @@ async fn read_hints(fifo: File, hints: mpsc::Sender<String>) {
     }
 }
 
-/// Reaps everything that ends under this process; shims are watched by pidfd, so no status is needed.
-async fn reap() {
+/// Has everything reaped that ends under this process; shims are watched by pidfd, so no status is needed.
+async fn reap(reaper: Reaper) {
     let Ok(mut ended) = signal(SignalKind::child()) else {
         return;
     };
     loop {
-        while let Ok(Some(_)) = sandbox_sys::reap_any() {}
+        reaper.reap();
         ended.recv().await;
     }
 }
 
-async fn wait_for_stop() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Both are cancel safe: a signal that came is not lost, only one is needed.
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// How the server was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Running tasks are treated as the policy says.
+    ByPolicy,
+    /// Another server goes on with them.
+    HandOver,
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hand_over: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hand_over: signal(SignalKind::from_raw(instance::HAND_OVER))?,
+        })
     }
-    Ok(())
+
+    /// The next wish. Cancel safe: a signal that came is not lost, only one is needed.
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::ByPolicy,
+            _ = self.interrupt.recv() => Stop::ByPolicy,
+            _ = self.hand_over.recv() => Stop::HandOver,
+        }
+    }
 }

@@ -126,3 +126,47 @@ fn a_bad_set_changes_nothing() {
     assert_eq!(list.as_array().map(Vec::len), Some(1));
     assert!(list[0]["deletionTimestamp"].is_null());
 }
+
+#[test]
+fn a_server_whose_init_was_killed_hands_its_tasks_over_to_the_next() {
+    let mut agent = agent().start();
+    agent.create(
+        "t",
+        &json!({"process": {"command": ["sh", "-c", "sleep 2; exit 5"]}}),
+    );
+    agent.running("t");
+    let server = agent.server();
+    agent.signal(agent.init(), Signal::SIGKILL);
+    agent.wait();
+    agent.wait_healthy();
+    assert_eq!(agent.server(), server, "the server lives on");
+    agent.launch();
+    eventually("another server serves", PATIENCE, || {
+        (agent.try_server()? != server && agent.try_call("GET", "/health", "").is_ok())
+            .then_some(())
+    });
+    assert_eq!(agent.ended("t")["exitCode"], 5);
+}
+
+#[test]
+fn a_daemon_of_a_killed_shim_is_ended_before_the_loss_is_recorded() {
+    let agent = agent().start();
+    let script =
+        "setsid sh -c 'exec sleep 345678 </dev/null >/dev/null 2>&1' & echo $!; sleep 1000";
+    agent.create("t", &json!({"process": {"command": ["sh", "-c", script]}}));
+    let daemon = eventually("the daemon runs", PATIENCE, || {
+        let pid: i32 = agent.stdout("t").trim().parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        line.starts_with("sleep").then_some(pid)
+    });
+    let [shim] = agent.shims()[..] else {
+        panic!("one shim")
+    };
+    agent.signal(shim, Signal::SIGKILL);
+    let end = agent.ended("t");
+    assert_eq!(
+        (&end["reason"], &end["exitCode"]),
+        (&json!("Unknown"), &json!(255))
+    );
+    assert!(!std::path::Path::new(&format!("/proc/{daemon}")).exists());
+}

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use sandbox_sys::PidFd;
 
@@ -31,8 +31,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<ExitCode> {
     prctl::set_child_subreaper(true)?;
-    let mut mask = SigSet::empty();
-    for signal in [
+    let signals = crate::signals::listen(&[
         Signal::SIGCHLD,
         Signal::SIGTERM,
         Signal::SIGINT,
@@ -40,11 +39,7 @@ fn run() -> io::Result<ExitCode> {
         Signal::SIGQUIT,
         Signal::SIGUSR1,
         Signal::SIGUSR2,
-    ] {
-        mask.add(signal);
-    }
-    mask.thread_set_mask()?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    ])?;
     let mut pause = Duration::ZERO;
     let mut stopping = false;
     loop {

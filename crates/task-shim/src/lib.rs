@@ -21,6 +21,7 @@ mod logcap;
 pub mod proc;
 pub mod record;
 pub mod shim;
+mod signals;
 mod spawn;
 pub mod tree;
 

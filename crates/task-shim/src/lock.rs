@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::libc;
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 /// Name of the lock file in a directory.
 pub const LOCK_FILE: &str = "lock";
@@ -19,8 +19,10 @@ pub const LOCK_FILE: &str = "lock";
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody.
+    /// Nobody, and there is no lock file: none was ever taken, or the last holder ended in order.
     Nobody,
+    /// Nobody, but the file is there: its last holder was killed, or it was only tried.
+    Left,
     /// A process of this PID namespace.
     Process(Pid),
     /// A process that has no pid here: one of another PID namespace.
@@ -50,7 +52,8 @@ fn open(dir: impl AsFd, flags: OFlag) -> nix::Result<File> {
 }
 
 impl Lock {
-    /// Takes the lock of a directory, or says `None` when somebody has it.
+    /// Takes the lock of a directory, or says `None` when somebody has it. Leaves the file
+    /// behind when dropped: who ends in order also calls [`discard`].
     pub fn take(dir: impl AsFd) -> io::Result<Option<Self>> {
         let file = open(dir, OFlag::O_CREAT)?;
         match fcntl(&file, FcntlArg::F_SETLK(&write_lock())) {
@@ -71,13 +74,22 @@ pub fn holder(dir: impl AsFd) -> io::Result<Holder> {
     let mut probe = write_lock();
     fcntl(&file, FcntlArg::F_GETLK(&mut probe))?;
     if i32::from(probe.l_type) == libc::F_UNLCK {
-        return Ok(Holder::Nobody);
+        return Ok(Holder::Left);
     }
     Ok(if probe.l_pid > 0 {
         Holder::Process(Pid::from_raw(probe.l_pid))
     } else {
         Holder::Elsewhere
     })
+}
+
+/// Removes the lock file of a directory: the sign that nothing is left to be done there.
+/// Only for its holder, or where there can be none.
+pub fn discard(dir: impl AsFd) -> io::Result<()> {
+    match unlinkat(dir, LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -105,7 +117,9 @@ mod tests {
         assert!(Lock::take(&handle).expect("tries").is_none());
         child.kill().expect("is killed");
         child.wait().expect("is reaped");
-        assert_eq!(holder(&handle).expect("asks"), Holder::Nobody);
+        assert_eq!(holder(&handle).expect("asks"), Holder::Left);
         assert!(Lock::take(&handle).expect("tries").is_some());
+        discard(&handle).expect("is removed");
+        assert_eq!(holder(&handle).expect("asks"), Holder::Nobody);
     }
 }

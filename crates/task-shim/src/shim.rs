@@ -10,39 +10,40 @@
 //! so they hold while the server is down.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 
 use nix::fcntl::{OFlag, openat};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
+use nix::unistd::{Pid, getpid, setsid};
 
 use crate::clock::{boot_ms, unix_seconds};
 use crate::hint::{self, Hint};
-use crate::launch::{Hook, Job, Launch};
-use crate::lock::Lock;
+use crate::launch::{Job, Launch};
+use crate::lock;
 use crate::logcap::LogCap;
-use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, PostRecord, RunRecord};
+use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, RunRecord};
 use crate::spawn::{self, Command, StartError};
 use crate::tree;
 
-/// How long a shim tries to get the lock of its task: an inspection never holds it, so
-/// whoever has it for longer is another shim of the same task, and that one goes on.
-const LOCK_TRIES: u32 = 20;
 /// Between two sweeps over a tree that is being killed.
 const SWEEP_MS: u64 = 5;
-/// How long a postStop hook without `timeoutSeconds` may take, so that it can't hold a deletion up for ever.
-const POST_STOP_MS_DEFAULT: u64 = 30_000;
 /// Between two tries to write an exit record that the file system refused.
 const RETRY_MS: u64 = 200;
+
+mod claim;
+mod end;
+mod hooks;
+
+use claim::{inherit, is_started, is_wanted, take_lock};
+pub use end::oom_kills;
+use end::{code_of, tail};
 
 /// Runs the shim role. Descriptor 0 is the launch order, descriptor 1 the task's directory.
 pub fn main() -> ExitCode {
@@ -63,36 +64,16 @@ fn run() -> io::Result<()> {
     };
     let mut shim = Shim::new(&launch, dir)?;
     match launch.job {
-        Job::Run if record::exists(&shim.dir, record::RUN_FILE) => Ok(()),
-        Job::Run => shim.live(),
+        // The task has been removed meanwhile, or another shim of it was faster.
+        _ if !is_wanted(&shim.dir, &launch.uid) => return Ok(()),
+        Job::Run if is_started(&shim.dir) => return Ok(()),
+        Job::Run => shim.live()?,
         Job::PostStop => {
             shim.post_stop();
             hint::send(&launch.hints, Hint::Over, &launch.uid);
-            Ok(())
         }
     }
-}
-
-/// Takes over what the server passed on, then makes sure that nothing else is open.
-fn inherit() -> io::Result<(Launch, OwnedFd)> {
-    let dir = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut order = Vec::new();
-    File::from(io::stdin().as_fd().try_clone_to_owned()?).read_to_end(&mut order)?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok((Launch::decode(&order)?, dir))
-}
-
-fn take_lock(dir: &OwnedFd) -> io::Result<Option<Lock>> {
-    for _ in 0..LOCK_TRIES {
-        if let Some(lock) = Lock::take(dir)? {
-            return Ok(Some(lock));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    Ok(None)
+    lock::discard(&shim.dir)
 }
 
 /// Why a tree is being ended.
@@ -135,18 +116,13 @@ struct Shim<'a> {
 
 impl<'a> Shim<'a> {
     fn new(launch: &'a Launch, dir: OwnedFd) -> io::Result<Self> {
-        let mut mask = SigSet::empty();
-        for signal in [
+        let signals = crate::signals::listen(&[
             Signal::SIGCHLD,
             Signal::SIGTERM,
             Signal::SIGINT,
             Signal::SIGHUP,
             Signal::SIGQUIT,
-        ] {
-            mask.add(signal);
-        }
-        mask.thread_set_mask()?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        ])?;
         let log = |name: &str| {
             let flags = OFlag::O_RDWR
                 | OFlag::O_CREAT
@@ -208,41 +184,6 @@ impl<'a> Shim<'a> {
         Ok(())
     }
 
-    /// Runs the preStart hook. `Some` is the end of a task that must not start.
-    fn pre_start(&mut self) -> io::Result<Option<ExitRecord>> {
-        let Some(hook) = &self.launch.pre_start else {
-            return Ok(None);
-        };
-        let status = match self.start(&hook.argv, Phase::PreStart)? {
-            Err(error) => {
-                return Ok(Some(
-                    self.never_ran(error.code(), format!("preStart hook: {error}")),
-                ));
-            }
-            Ok(pid) => self.watch(Some(pid), hook.timeout_ms.map(|ms| boot_ms() + ms)),
-        };
-        let (code, signal) = code_of(status.status);
-        let why = match self.ending.map(|e| e.cause) {
-            Some(Cause::Deadline) => {
-                let text = format!("{} in its preStart hook", self.timeout_text());
-                return Ok(Some(ExitRecord {
-                    outcome: Outcome::TimedOut,
-                    signal,
-                    ..self.never_ran(code, text)
-                }));
-            }
-            Some(_) => "ended during its preStart hook".to_owned(),
-            None if status.hook_timed_out => "preStart hook exceeded its timeout".to_owned(),
-            None if code != 0 => format!("preStart hook ended with code {code}"),
-            None => return Ok(None),
-        };
-        let text = self.with_stderr(why);
-        Ok(Some(ExitRecord {
-            signal,
-            ..self.never_ran(code, text)
-        }))
-    }
-
     fn never_ran(&self, code: i32, message: String) -> ExitRecord {
         ExitRecord {
             uid: self.launch.uid.clone(),
@@ -301,20 +242,7 @@ impl<'a> Shim<'a> {
     /// Starts a command of this task. The outer error means that no record could be
     /// written, so nothing was run; the inner one that the command can't be executed.
     fn start(&mut self, argv: &[String], phase: Phase) -> io::Result<Result<Pid, StartError>> {
-        let command = Command {
-            argv,
-            env: &self.launch.env,
-            working_dir: self.launch.working_dir.as_deref(),
-            user: self.launch.user,
-            group: self.launch.group,
-            groups: &self.launch.groups,
-            rlimits: &self.launch.rlimits,
-            cgroups: &self.launch.cgroups,
-            stdin: self.null.as_fd(),
-            stdout: self.stdout.as_fd(),
-            stderr: self.stderr.as_fd(),
-        };
-        let held = match spawn::hold(&command) {
+        let held = match spawn::hold(&self.in_place(argv)) {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
@@ -336,6 +264,23 @@ impl<'a> Shim<'a> {
             },
         )?;
         Ok(held.release().map(|()| pid))
+    }
+
+    /// A command in the task's place: whoever runs there does so with the same rights and limits.
+    fn in_place<'c>(&'c self, argv: &'c [String]) -> Command<'c> {
+        Command {
+            argv,
+            env: &self.launch.env,
+            working_dir: self.launch.working_dir.as_deref(),
+            user: self.launch.user,
+            group: self.launch.group,
+            groups: &self.launch.groups,
+            rlimits: &self.launch.rlimits,
+            cgroups: &self.launch.cgroups,
+            stdin: self.null.as_fd(),
+            stdout: self.stdout.as_fd(),
+            stderr: self.stderr.as_fd(),
+        }
     }
 
     /// Waits until `leader` has ended, or without one until nothing is left; once an
@@ -449,67 +394,6 @@ impl<'a> Shim<'a> {
         }
     }
 
-    /// Runs the postStop hook, unless it was started before.
-    fn post_stop(&mut self) {
-        let Some(hook) = &self.launch.post_stop else {
-            return;
-        };
-        if record::exists(&self.dir, record::POST_FILE) {
-            return;
-        }
-        let put = |state: PostRecord| {
-            record::replace(
-                &self.dir,
-                record::POST_FILE,
-                &state.encode(),
-                self.launch.sync,
-            )
-        };
-        if put(PostRecord::Started).is_ok() {
-            self.run_hook(hook);
-        }
-        // Without this record the hook counts as interrupted, and is not run again either.
-        let _ = record::replace(
-            &self.dir,
-            record::POST_FILE,
-            &PostRecord::Done.encode(),
-            self.launch.sync,
-        );
-    }
-
-    fn run_hook(&mut self, hook: &Hook) {
-        let command = Command {
-            argv: &hook.argv,
-            env: &self.launch.env,
-            working_dir: self.launch.working_dir.as_deref(),
-            user: self.launch.user,
-            group: self.launch.group,
-            groups: &self.launch.groups,
-            rlimits: &[],
-            cgroups: &[],
-            stdin: self.null.as_fd(),
-            stdout: self.stdout.as_fd(),
-            stderr: self.stderr.as_fd(),
-        };
-        let Ok(held) = spawn::hold(&command) else {
-            return;
-        };
-        let pid = held.pid;
-        if held.release().is_err() {
-            return;
-        }
-        let until = boot_ms() + hook.timeout_ms.unwrap_or(POST_STOP_MS_DEFAULT);
-        let mut status = None;
-        while Self::reap(Some(pid), &mut status) && status.is_none() {
-            let now = boot_ms();
-            if now >= until {
-                tree::kill_descendants(pid, &[]);
-                let _ = sandbox_sys::signal_group(pid, libc::SIGKILL);
-            }
-            self.sleep(now, Some(until.max(now + SWEEP_MS)));
-        }
-    }
-
     fn out_of_memory(&self) -> bool {
         self.launch
             .oom_counters
@@ -538,41 +422,4 @@ impl<'a> Shim<'a> {
 
 fn not_started(launch: &Launch, errno: i32) {
     hint::send(&launch.hints, Hint::NotStarted(errno), &launch.uid);
-}
-
-fn code_of(status: Option<ExitStatus>) -> (i32, Option<i32>) {
-    let Some(status) = status else {
-        return (255, None);
-    };
-    match (status.code(), status.signal()) {
-        (Some(code), _) => (code, None),
-        (None, Some(signal)) => (128 + signal, Some(signal)),
-        (None, None) => (255, None),
-    }
-}
-
-/// The last whole lines of a file, at most `room` bytes of text.
-fn tail(file: &File, room: usize) -> io::Result<String> {
-    let size = file.metadata()?.len();
-    let want = u64::try_from(room).map_err(io::Error::other)?.min(size);
-    let mut bytes = vec![0; usize::try_from(want).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, size - want)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.trim_matches(['\0', '\n', '\u{fffd}']);
-    let cut = text.len().saturating_sub(room);
-    let mut from = (cut..text.len())
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(text.len());
-    if want < size || from > 0 {
-        from += text[from..].find('\n').map_or(0, |at| at + 1);
-    }
-    Ok(text[from..].to_owned())
-}
-
-/// How many processes the kernel has killed for want of memory, from `memory.events` (v2)
-/// or `memory.oom_control` (v1): both have a line `oom_kill N`.
-pub fn oom_kills(path: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }

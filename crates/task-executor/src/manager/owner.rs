@@ -1,32 +1,40 @@
 //! The owner's loop: takes commands and news, keeps memory, records and processes in step.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use sandbox_api::{State, TaskName, TaskUid, Terminated, TerminatedReason, WaitingReason, Work};
+use sandbox_api::{State, TaskName, TaskUid, WaitingReason};
 use sandbox_sys::PidFd;
 use task_shim::hint::Hint;
 use task_shim::launch::Job;
-use task_shim::lock::Holder;
-use task_shim::record::{self, ExitRecord, Outcome, RunRecord};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc};
+use task_shim::proc::Scope;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::handle::{Change, ChangeKind, Command, HISTORY_MAX, Handle, QUEUE_MAX, Refused, Shown};
-use super::inspect::{self, Verdict};
-use super::tasks::{Deletion, Task};
+use super::feed::Feed;
+use super::handle::{ChangeKind, Command, Handle, QUEUE_MAX};
+use super::inspect;
+use super::plan;
+use super::tasks::{Deletion, Shim, Start, Task, Tasks};
+use crate::launcher::{Launcher, News, Order, Subject};
 use crate::metrics::Metrics;
-use crate::runtime::{self, Settings};
-use crate::store::{Store, Stored};
+use crate::store::{Loaded, Store, Stored, Worker};
+use changes::{Request, UnderWay};
 
+mod attend;
+mod changes;
 mod commands;
 
-/// Launches that may end without a trace before the task is given up.
-const ATTEMPTS_MAX: u32 = 5;
+/// Tasks that are looked at in one go when no event has told to; the loop answers commands
+/// in between.
+const LOOKS_MAX: usize = 256;
+/// Pause before the rest of them.
+const LOOKS_PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at every task that is not over, in case that a hint was lost.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Bounds that the owner keeps.
 #[derive(Debug, Clone, Copy)]
@@ -37,23 +45,43 @@ pub(crate) struct Bounds {
     pub(crate) interval: Duration,
 }
 
+/// What the owner works with.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) store: Store,
+    pub(crate) launcher: Launcher,
+    pub(crate) scope: Scope,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// The owner of all tasks.
 #[derive(Debug)]
 pub(crate) struct Owner {
     store: Store,
-    settings: Settings,
+    worker: Worker,
+    launcher: Launcher,
+    scope: Scope,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    tasks: BTreeMap<TaskName, Task>,
+    tasks: Tasks,
+    feed: Feed,
+    list: Option<Bytes>,
+    created: u64,
+    /// Whether what is seen now happened before this server was there.
+    recovering: bool,
     corrupt: Vec<String>,
     failing: Option<String>,
-    version: u64,
-    history: VecDeque<Change>,
-    events: broadcast::Sender<Change>,
     commands: mpsc::Receiver<Command>,
-    shims: JoinSet<TaskName>,
-    created: u64,
-    list: Option<Bytes>,
+    shims: JoinSet<(TaskName, TaskUid)>,
+    /// Changes that wait until those under way are done.
+    pending: VecDeque<Request>,
+    under_way: Option<UnderWay>,
+    /// Accepted, but neither started nor told to queue.
+    fresh: Vec<TaskName>,
+    /// Tasks that are to be looked at again though no event will tell, and when.
+    unsettled: BTreeSet<TaskName>,
+    look_at: Option<Instant>,
+    sweep_at: Instant,
 }
 
 fn unix() -> Duration {
@@ -67,71 +95,76 @@ fn unix_seconds() -> i64 {
     i64::try_from(unix().as_secs()).unwrap_or(i64::MAX)
 }
 
-fn refused(error: &std::io::Error) -> Refused {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Refused::StorageFull(error.to_string())
-        }
-        _ => Refused::Storage(error.to_string()),
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
-}
-
-fn new_uid() -> TaskUid {
-    TaskUid::parse(&uuid::Uuid::new_v4().to_string())
-        .unwrap_or_else(|_| unreachable!("a UUID is a valid uid"))
 }
 
 impl Owner {
     /// Reads what is stored and takes up every task where it is.
-    pub(crate) fn recover(
-        store: Store,
-        settings: Settings,
-        bounds: Bounds,
-        metrics: Arc<Metrics>,
-    ) -> std::io::Result<(Self, Handle)> {
+    pub(crate) fn recover(tools: Tools, bounds: Bounds) -> std::io::Result<(Self, Handle)> {
+        let Tools {
+            store,
+            launcher,
+            scope,
+            metrics,
+        } = tools;
         let (sender, commands) = mpsc::channel(QUEUE_MAX);
-        let (events, _) = broadcast::channel(HISTORY_MAX / 4);
-        let (stored, corrupt) = store.load()?;
+        let Loaded {
+            tasks: stored,
+            corrupt,
+            stray_shims,
+        } = store.load()?;
         for _ in &corrupt {
             metrics.record_corrupt();
         }
-        let version = u64::try_from(unix().as_micros()).unwrap_or(1);
+        for shim in stray_shims {
+            // It may have ended meanwhile, which is as good.
+            let _ = PidFd::open(shim).and_then(|fd| fd.signal(nix::libc::SIGTERM));
+        }
         let mut owner = Self {
+            worker: Worker::start(store.clone())?,
             store,
-            settings,
+            launcher,
+            scope,
             bounds,
             metrics,
-            tasks: BTreeMap::new(),
+            tasks: Tasks::default(),
+            feed: Feed::new(u64::try_from(unix().as_micros()).unwrap_or(1)),
+            list: None,
+            created: stored.iter().map(Stored::last_created).max().unwrap_or(0),
+            recovering: true,
             corrupt,
             failing: None,
-            version,
-            history: VecDeque::new(),
-            events,
             commands,
             shims: JoinSet::new(),
-            created: stored.iter().map(|s| s.created).max().unwrap_or(0),
-            list: None,
+            pending: VecDeque::new(),
+            under_way: None,
+            fresh: Vec::new(),
+            unsettled: BTreeSet::new(),
+            look_at: None,
+            sweep_at: Instant::now() + SWEEP_EVERY,
         };
         for one in stored {
             owner.adopt(one);
         }
-        let names: Vec<_> = owner.tasks.keys().cloned().collect();
-        for name in &names {
-            owner.attend(name);
-        }
-        owner.start_waiting();
+        owner.recovering = false;
         Ok((owner, Handle::new(sender)))
     }
 
     fn adopt(&mut self, stored: Stored) {
         let name = stored.task.name.clone();
-        let mut task = Task::new(stored.uid, stored.created, stored.task);
+        let mut task = Task::new(stored.uid, stored.created, Arc::new(stored.task));
         task.deletion = stored.deletion.map(|(since, successor)| Deletion {
             since: inspect::stamp(since),
             successor,
         });
         task.draw();
-        self.tasks.insert(name, task);
+        self.tasks.insert(task);
+        self.fresh.push(name.clone());
+        self.attend(&name);
     }
 
     /// Runs until `stop` resolves. Tasks are left as they are.
@@ -141,389 +174,285 @@ impl Owner {
         stop: impl Future<Output = ()>,
     ) -> Self {
         let mut stop = std::pin::pin!(stop);
-        let mut tick = tokio::time::interval(self.bounds.interval.max(Duration::from_millis(10)));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let unsettled = self.is_unsettled();
-            // Every arm is cancel safe: receiving, joining and ticking lose nothing.
+            self.start_waiting();
+            self.submit();
+            let next = self.next_moment();
+            // Every arm is cancel safe: receiving, joining and sleeping lose nothing.
             tokio::select! {
                 biased;
                 () = &mut stop => return self,
-                Some(ended) = self.shims.join_next() => if let Ok(name) = ended { self.shim_ended(&name) },
+                results = self.worker.done(), if self.under_way.is_some() => self.carried_out(results),
+                news = self.launcher.news(), if self.launcher.is_busy() => self.heard(news),
+                Some(ended) = self.shims.join_next() => if let Ok((name, uid)) = ended { self.shim_ended(&name, &uid) },
                 Some(line) = hints.recv() => self.hinted(&line),
-                Some(command) = self.commands.recv() => self.obey(command),
-                _ = tick.tick(), if unsettled => self.sweep(),
+                Some(command) = self.commands.recv(), if self.pending.len() < QUEUE_MAX => self.obey(command),
+                () = until(next) => self.tick(),
             }
         }
     }
 
-    /// Whether something may change that no event will tell.
-    fn is_unsettled(&self) -> bool {
-        self.bounds
-            .ttl
-            .is_some_and(|_| self.tasks.values().any(Task::is_over))
-            || self
-                .tasks
-                .values()
-                .any(|t| t.deletion.is_some() || !t.is_over())
+    /// When something is to be done though nothing happens. With nothing but finished
+    /// tasks, and no TTL, that is never.
+    fn next_moment(&self) -> Option<Instant> {
+        let may_expire = self.under_way.is_none() && self.failing.is_none();
+        let expiry = self.bounds.ttl.filter(|_| may_expire).and_then(|ttl| {
+            let (finished, _) = self.tasks.finished().next()?;
+            let since = u64::try_from(unix_seconds() - finished).unwrap_or(0);
+            Some(Instant::now() + ttl.saturating_sub(Duration::from_secs(since)))
+        });
+        let sweep = (self.tasks.active() > 0).then_some(self.sweep_at);
+        [self.look_at, expiry, sweep].into_iter().flatten().min()
     }
 
-    fn sweep(&mut self) {
-        if let Some(ttl) = self.bounds.ttl {
-            let now = unix_seconds();
-            let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-            let expired = |t: &Task| match &t.state {
-                State::Terminated(end) => {
-                    t.deletion.is_none() && now - end.finished_at.as_unix_seconds() >= ttl
-                }
-                _ => false,
-            };
-            let old: Vec<_> = self
-                .tasks
-                .iter()
-                .filter(|(_, t)| expired(t))
-                .map(|(n, _)| n.clone())
-                .collect();
-            for name in old {
-                // What can't be deleted now is tried again at the next tick.
-                let _ = self.delete(&name, None);
+    /// Has a task looked at again at the next tick.
+    fn look_again(&mut self, name: &TaskName) {
+        self.unsettled.insert(name.clone());
+        self.look_later();
+    }
+
+    fn look_later(&mut self) {
+        let soon = Instant::now() + self.bounds.interval.max(LOOKS_PAUSE);
+        self.look_at.get_or_insert(soon);
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.expire();
+        if now >= self.sweep_at {
+            self.sweep_at = now + SWEEP_EVERY;
+            let active = self.tasks.values().filter(|t| !t.is_over());
+            self.unsettled.extend(active.map(|t| t.asked.name.clone()));
+            self.look_at = Some(now);
+        }
+        if self.look_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.look_at = None;
+        if self.failing.is_some() {
+            self.pending.push_back(Request::Probe);
+            self.look_later();
+        }
+        for _ in 0..LOOKS_MAX.min(self.unsettled.len()) {
+            if let Some(name) = self.unsettled.pop_first() {
+                self.tasks.update(&name, Task::may_start_again);
+                self.attend(&name);
             }
         }
-        let names: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.deletion.is_some() || !t.is_over())
-            .map(|(n, _)| n.clone())
-            .collect();
-        for name in &names {
-            self.attend(name);
+        if !self.unsettled.is_empty() {
+            let rest = now + LOOKS_PAUSE;
+            // Those that were put back by their own look are not in a hurry.
+            self.look_at = self.look_at.map_or(Some(rest), |at| Some(at.max(rest)));
         }
-        self.start_waiting();
+    }
+
+    /// Deletes the tasks whose time after the end is over.
+    fn expire(&mut self) {
+        let Some(ttl) = self.bounds.ttl else { return };
+        let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let now = unix_seconds();
+        let mut expired = Vec::new();
+        for (finished, name) in self.tasks.finished() {
+            if now.saturating_sub(finished) < ttl {
+                break;
+            }
+            expired.push(name.clone());
+        }
+        for name in expired {
+            self.request_for(&name, Request::Expire);
+        }
     }
 
     fn hinted(&mut self, line: &str) {
         let Some((hint, uid)) = Hint::parse(line) else {
             return;
         };
-        let Some(name) = self
-            .tasks
-            .iter()
-            .find(|(_, t)| t.uid.as_str() == uid)
-            .map(|(n, _)| n.clone())
+        let Some(name) = TaskUid::parse(uid)
+            .ok()
+            .and_then(|uid| self.tasks.name_of(&uid).cloned())
         else {
             return;
         };
-        if let Hint::NotStarted(errno) = hint {
-            let reason = if errno == nix::libc::ENOSPC {
-                WaitingReason::DiskFull
-            } else {
-                WaitingReason::StartRetry
-            };
-            let message = Some(std::io::Error::from_raw_os_error(errno).to_string());
-            self.become_state(&name, State::Waiting { reason, message });
-            return;
+        match hint {
+            Hint::NotStarted(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                self.rest(&name, error.to_string(), errno == nix::libc::ENOSPC);
+            }
+            Hint::Running | Hint::Over => self.attend(&name),
         }
-        self.attend(&name);
-        self.start_waiting();
     }
 
-    fn shim_ended(&mut self, name: &TaskName) {
-        if let Some(task) = self.tasks.get_mut(name) {
-            task.shim = None;
-        }
-        self.attend(name);
-        self.start_waiting();
-    }
-
-    /// Looks at a task's records and does what they ask for.
-    fn attend(&mut self, name: &TaskName) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
+    /// Lets a task wait for the next tick, since it can't be started now.
+    fn rest(&mut self, name: &TaskName, message: String, disk_full: bool) {
+        let reason = if disk_full {
+            WaitingReason::DiskFull
+        } else {
+            WaitingReason::StartRetry
         };
-        let has_post_stop = match &task.asked.spec.work {
-            Work::Process(process) => process
-                .lifecycle
-                .as_ref()
-                .is_some_and(|l| l.post_stop.is_some()),
-            Work::Container(_) | Work::Pod(_) => false,
-        };
-        let seen = match inspect::look(&self.store.dir(name), task.uid.as_str()) {
-            Ok(seen) => seen,
-            Err(error) => {
-                tracing::error!(task = %name, %error, "records.unreadable");
-                self.metrics.store_error();
-                return;
-            }
-        };
-        if task.shim.is_none()
-            && let Holder::Process(pid) = seen.shim
-            && let Ok(fd) = PidFd::open(pid)
-        {
-            self.follow(name, fd);
-        }
-        match inspect::judge(&seen, has_post_stop) {
-            Verdict::NotStarted | Verdict::Starting => {}
-            Verdict::Running(since) => {
-                self.become_state(
-                    name,
-                    State::Running {
-                        started_at: inspect::stamp(since),
-                    },
-                );
-            }
-            Verdict::Over(exit) => {
-                self.become_state(name, State::Terminated(inspect::terminated(&exit)));
-            }
-            Verdict::OwesPostStop(_) => self.launch(name, Job::PostStop),
-            Verdict::Lost(why, run) => self.lose(name, why, run.as_ref()),
-        }
-        self.pursue_deletion(name);
-    }
-
-    /// Ends what is left of a task whose supervisor is gone, and says that its end is not known.
-    fn lose(&mut self, name: &TaskName, why: &str, run: Option<&RunRecord>) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
-        };
-        if let Some(run) = run
-            && let Some(leader) = self.settings.scope.open(&run.leader)
-        {
-            let pid = nix::unistd::Pid::from_raw(run.leader.pid);
-            task_shim::tree::kill_descendants(pid, &[]);
-            if let Err(error) = leader.signal(nix::libc::SIGKILL) {
-                tracing::warn!(task = %name, %error, "orphan.not_killed");
-            }
-            // Its record is written when it is gone: the next look finds no process.
-            return;
-        }
-        let exit = ExitRecord {
-            uid: task.uid.to_string(),
-            outcome: Outcome::Lost,
-            code: 255,
-            signal: None,
-            started_at: run.map(|r| r.started_at),
-            finished_at: unix_seconds(),
-            message: format!("the true exit code is not known: {why}"),
-        };
-        let written = File::open(self.store.dir(name))
-            .and_then(|dir| record::write_exit(&dir, &exit, self.settings.sync));
-        if let Err(error) = written {
-            tracing::error!(task = %name, %error, "exit_record.not_written");
-            self.metrics.store_error();
-            return;
-        }
-        self.metrics.shim_lost();
-        self.become_state(name, State::Terminated(inspect::terminated(&exit)));
-    }
-
-    /// Watches a shim until it ends.
-    #[expect(
-        deprecated,
-        reason = "the replacement is an unsafe function; a PidFd keeps its descriptor as long as it lives"
-    )]
-    fn follow(&mut self, name: &TaskName, fd: PidFd) {
-        let fd = Arc::new(fd);
-        let Some(task) = self.tasks.get_mut(name) else {
-            return;
-        };
-        task.shim = Some(Arc::clone(&fd));
-        let name = name.clone();
-        self.shims.spawn(async move {
-            if let Ok(fd) = AsyncFd::with_interest(fd, tokio::io::Interest::READABLE) {
-                // Readable or broken: either way the records are looked at next.
-                let _ = fd.readable().await;
-            }
-            name
+        self.tasks.update(name, |task| {
+            task.start = Start::Later;
+            // The cause is known, so it is no shim that died without a word.
+            task.launches = 0;
         });
+        let message = Some(message);
+        self.become_state(name, State::Waiting { reason, message });
+        self.look_again(name);
+    }
+
+    fn shim_ended(&mut self, name: &TaskName, uid: &TaskUid) {
+        let ended = self.tasks.update(name, |task| {
+            if task.uid == *uid {
+                task.shim = Shim::Idle;
+                task.launches += 1;
+            }
+        });
+        if ended.is_some() {
+            self.attend(name);
+        }
+    }
+
+    fn heard(&mut self, news: News) {
+        match news {
+            News::Started(name, uid, started) => {
+                if self.tasks.get(&name).is_none_or(|task| task.uid != uid) {
+                    tracing::error!(task = %name, "shim.of_no_task");
+                    return;
+                }
+                match started {
+                    Ok(shim) => self.follow(&name, shim),
+                    Err(error) => {
+                        tracing::warn!(task = %name, %error, "shim.not_started");
+                        self.tasks.update(&name, |task| task.shim = Shim::Idle);
+                        let full = error.kind() == std::io::ErrorKind::StorageFull;
+                        let message = format!("could not start its supervisor: {error}");
+                        self.rest(&name, message, full);
+                    }
+                }
+                self.settle_if_deleting(&name);
+            }
+            News::Orphans(name, uid, left) => {
+                let ours = self.tasks.update(&name, |task| {
+                    task.changing = false;
+                    task.uid == uid
+                });
+                match (ours, left) {
+                    (Some(true), 0) => self.attend_after(&name, true),
+                    (Some(true), _) => self.look_again(&name),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn settle_if_deleting(&mut self, name: &TaskName) {
+        if self.tasks.get(name).is_some_and(|t| t.deletion.is_some()) {
+            self.attend(name);
+        }
+    }
+
+    /// Starts waiting tasks, first accepted first, as far as there is room.
+    fn start_waiting(&mut self) {
+        while self.launcher.has_room() && self.tasks.active() < self.bounds.active_max {
+            let Some(name) = self.tasks.next_queued().cloned() else {
+                self.fresh.clear();
+                return;
+            };
+            if self.may_start(&name) {
+                self.launch(&name, Job::Run);
+            } else {
+                self.tasks.update(&name, |task| task.start = Start::Later);
+                self.look_again(&name);
+            }
+        }
+        if self.tasks.active() < self.bounds.active_max {
+            return;
+        }
+        for name in std::mem::take(&mut self.fresh) {
+            if self.tasks.get(&name).is_some_and(Task::is_queued) {
+                let (reason, message) = (WaitingReason::Queued, None);
+                self.become_state(&name, State::Waiting { reason, message });
+            }
+        }
+    }
+
+    /// Whether there is no trace of a start. A task that this server has just accepted and
+    /// never launched can't have one.
+    fn may_start(&self, name: &TaskName) -> bool {
+        self.tasks.get(name).is_some_and(|task| {
+            task.start == Start::Fresh
+                || inspect::look(&self.store.dir(name), task.uid.as_str())
+                    .is_ok_and(|seen| plan::may_start(&seen))
+        })
     }
 
     fn launch(&mut self, name: &TaskName, job: Job) {
-        let Some(task) = self.tasks.get_mut(name) else {
-            return;
-        };
-        let Work::Process(process) = &task.asked.spec.work else {
-            return;
-        };
-        task.attempts += 1;
-        let order = runtime::order(&self.settings, &task.uid, &task.asked.spec, process, job);
-        match runtime::start(&self.store.dir(name), &order) {
-            Ok(fd) => self.follow(name, fd),
-            Err(error) => {
-                tracing::warn!(task = %name, %error, "shim.not_started");
-                let message = Some(format!("could not start its supervisor: {error}"));
-                self.become_state(
-                    name,
-                    State::Waiting {
-                        reason: WaitingReason::StartRetry,
-                        message,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Starts waiting tasks, first created first, as far as there is room.
-    fn start_waiting(&mut self) {
-        let active = self.tasks.values().filter(|t| t.is_active()).count();
-        let mut room = self.bounds.active_max.saturating_sub(active);
-        let mut waiting: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.is_waiting() && t.deletion.is_none())
-            .map(|(name, t)| (t.created, name.clone()))
-            .collect();
-        waiting.sort();
-        for (_, name) in waiting {
-            let Some(task) = self.tasks.get(&name) else {
-                continue;
-            };
-            if room == 0 {
-                self.become_state(
-                    &name,
-                    State::Waiting {
-                        reason: WaitingReason::Queued,
-                        message: None,
-                    },
-                );
-            } else if task.attempts >= ATTEMPTS_MAX {
-                self.give_up(&name);
-            } else {
-                room -= 1;
-                self.launch(&name, Job::Run);
-            }
-        }
-    }
-
-    fn give_up(&mut self, name: &TaskName) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
-        };
-        let exit = ExitRecord {
-            uid: task.uid.to_string(),
-            outcome: Outcome::StartError,
-            code: 126,
-            signal: None,
-            started_at: None,
-            finished_at: unix_seconds(),
-            message: format!(
-                "its supervisor ended {ATTEMPTS_MAX} times before it could start the task"
-            ),
-        };
-        let written = File::open(self.store.dir(name))
-            .and_then(|dir| record::write_exit(&dir, &exit, self.settings.sync));
-        if written.is_ok() {
-            self.become_state(name, State::Terminated(inspect::terminated(&exit)));
-        }
-    }
-
-    fn become_state(&mut self, name: &TaskName, state: State) {
-        let Some(task) = self.tasks.get_mut(name) else {
-            return;
-        };
-        if task.state == state {
+        if !self.launcher.has_room() {
+            self.look_again(name);
             return;
         }
-        let first_end = match (&task.state, &state) {
-            (State::Terminated(_), _) => return,
-            (_, State::Terminated(Terminated { reason, .. })) => Some(*reason),
-            _ => None,
-        };
-        task.state = state;
-        task.draw();
-        if let Some(reason) = first_end {
-            self.ended(name, reason);
+        let subject = self.tasks.update(name, |task| {
+            task.shim = Shim::Launching;
+            task.start = Start::MayBe;
+            task.subject(&self.store)
+        });
+        if let Some(subject) = subject {
+            self.launcher.order(subject, Order::Start(job));
+            // Until it is seen to run: the hint that says so may be lost.
+            self.look_again(name);
         }
-        self.publish(name, ChangeKind::Modified);
-    }
-
-    fn ended(&mut self, name: &TaskName, reason: TerminatedReason) {
-        self.metrics.task_exited(reason);
-        let Some(task) = self.tasks.get_mut(name) else {
-            return;
-        };
-        for waiter in task.waiters.drain(..) {
-            // A client that has left is nobody to tell.
-            let _ = waiter.send(Ok(Shown {
-                body: task.body.clone(),
-            }));
-        }
-        task.readers.clear();
     }
 
     fn publish(&mut self, name: &TaskName, kind: ChangeKind) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
-        };
-        self.version += 1;
-        self.list = None;
-        let change = Change {
-            kind,
-            version: self.version,
-            object: task.body.clone(),
-        };
-        if self.history.len() == HISTORY_MAX {
-            self.history.pop_front();
-        }
-        self.history.push_back(change.clone());
-        // Without a watcher there is nobody to tell.
-        let _ = self.events.send(change);
-    }
-
-    /// Carries a deletion on: stop what runs; when nothing is left, remove the record.
-    fn pursue_deletion(&mut self, name: &TaskName) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
-        };
-        let Some(deletion) = &task.deletion else {
-            return;
-        };
-        if let Some(shim) = &task.shim {
-            if let Err(error) = shim.signal(nix::libc::SIGTERM) {
-                tracing::debug!(task = %name, %error, "shim.not_signalled");
-            }
-            return;
-        }
-        let created = self.created + 1;
-        let next = deletion
-            .successor
-            .as_ref()
-            .map(|(uid, task)| (uid, created, task));
-        match self.store.remove(name, &task.uid, next) {
-            Ok(true) => self.removed(name, created),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(task = %name, %error, "record.not_removed");
-                self.metrics.store_error();
-            }
+        if let Some(task) = self.tasks.get(name) {
+            self.list = None;
+            self.feed.publish(kind, task.body.clone());
         }
     }
 
-    fn removed(&mut self, name: &TaskName, created: u64) {
-        self.publish(name, ChangeKind::Deleted);
-        let Some(mut old) = self.tasks.remove(name) else {
-            return;
-        };
-        for waiter in old.waiters.drain(..) {
-            // A client that has left is nobody to tell.
-            let _ = waiter.send(Err(Refused::NotFound(name.clone())));
+    /// Asks every shim to end its task, and waits until they have.
+    pub(crate) async fn terminate(&mut self) {
+        while self.launcher.is_busy() {
+            let news = self.launcher.news().await;
+            self.heard(news);
         }
-        if let Some((uid, task)) = old.deletion.and_then(|d| d.successor) {
-            self.created = created;
-            self.tasks
-                .insert(name.clone(), Task::new(uid, created, task));
-            self.publish(name, ChangeKind::Added);
-        }
-    }
-
-    /// Asks every shim to end its task. For a stop with `--shutdown-policy=terminate`.
-    pub(crate) async fn terminate(mut self) {
         for task in self.tasks.values() {
-            if let Some(shim) = &task.shim
+            if let Shim::Supervised(shim) = &task.shim
                 && let Err(error) = shim.signal(nix::libc::SIGTERM)
             {
                 tracing::debug!(%error, "shim.not_signalled");
             }
         }
         while self.shims.join_next().await.is_some() {}
+    }
+
+    /// Finishes what is under way and ends the threads. Every reaper must be dropped before.
+    pub(crate) async fn close(mut self) {
+        if self.under_way.is_some() {
+            let results = self.worker.done().await;
+            self.carried_out(results);
+        }
+        while self.launcher.is_busy() {
+            // A shim that was just started is found by the next start of the agent.
+            drop(self.launcher.news().await);
+        }
+        self.launcher.stop();
+        self.worker.stop();
+    }
+}
+
+impl Task {
+    fn may_start_again(&mut self) {
+        if self.start == Start::Later {
+            self.start = Start::MayBe;
+        }
+    }
+
+    fn subject(&self, store: &Store) -> Subject {
+        Subject {
+            name: self.asked.name.clone(),
+            uid: self.uid.clone(),
+            dir: store.dir(&self.asked.name),
+            task: Arc::clone(&self.asked),
+        }
     }
 }

@@ -1,0 +1,250 @@
+//! Carrying out changes, each as a whole or not at all.
+//!
+//! Every step has two halves. *Staging* writes under a name that nobody reads; *commit*
+//! renames. All that is likely to fail (a full disk above all) fails while staging, and
+//! between the two lies the flush that makes sure that a name never shows a torn file,
+//! whatever happens to the host.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use sandbox_api::{TaskName, TaskUid};
+use task_shim::lock::{self, Lock};
+use task_shim::record::{self, PostRecord};
+
+use super::files::{DELETE_FILE, TASK_FILE, encode_mark, encode_task};
+use super::{Change, Newcomer, Op, Store};
+
+/// Up to so many steps are flushed file by file; with more, one syncfs(2) is cheaper.
+const FLUSHED_EACH_MAX: usize = 8;
+
+const STAGED_MARK: &str = "delete.rec.new";
+
+impl Store {
+    /// Carries out changes in order. The answers are in the same order.
+    pub(super) fn carry_out(&self, changes: &[Change]) -> Vec<io::Result<()>> {
+        let steps: usize = changes.iter().map(Vec::len).sum();
+        let each = self.sync && steps <= FLUSHED_EACH_MAX;
+        let mut results: Vec<io::Result<()>> =
+            changes.iter().map(|c| self.stage_all(c, each)).collect();
+        let flushed = self.flush(each);
+        for (change, result) in changes.iter().zip(&mut results) {
+            if result.is_ok() {
+                *result = match &flushed {
+                    Ok(()) => self.commit_all(change, each),
+                    Err(error) => Err(again(error)),
+                };
+                if result.is_err() {
+                    self.unstage_all(change);
+                }
+            }
+        }
+        if let Err(error) = self.flush(each) {
+            for result in results.iter_mut().filter(|r| r.is_ok()) {
+                *result = Err(again(&error));
+            }
+        }
+        results
+    }
+
+    fn flush(&self, each: bool) -> io::Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        let root = File::open(self.root())?;
+        if each {
+            root.sync_all()
+        } else {
+            nix::unistd::syncfs(&root).map_err(io::Error::from)
+        }
+    }
+
+    fn stage_all(&self, change: &Change, sync: bool) -> io::Result<()> {
+        for op in change {
+            if let Err(error) = self.stage(op, sync) {
+                self.unstage_all(change);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn stage(&self, op: &Op, sync: bool) -> io::Result<()> {
+        match op {
+            Op::Create(task) | Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
+            Op::Mark(name, at, next) => {
+                let bytes = encode_mark(*at, next.as_ref());
+                write(&self.dir(name).join(STAGED_MARK), &bytes, sync)
+            }
+            Op::Probe => {
+                let path = self.root().join(".agent/probe");
+                write(&path, &[0; 4096], sync)?;
+                fs::remove_file(path)
+            }
+            // The room for these was reserved, or nothing is written.
+            Op::Remove(_, _, None) | Op::Exit(..) | Op::NoPostStop(_) => Ok(()),
+        }
+    }
+
+    fn stage_task(&self, (uid, created, task): &Newcomer, sync: bool) -> io::Result<()> {
+        let half = self.half_made(uid);
+        match fs::create_dir(&half) {
+            // A removal that is tried again finds its own half-made successor.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        write(
+            &half.join(TASK_FILE),
+            &encode_task(uid, *created, task),
+            sync,
+        )?;
+        if sync {
+            File::open(&half)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what staging a change has left behind, whatever of it was done.
+    fn unstage_all(&self, change: &Change) {
+        for op in change {
+            // What can't be removed now is removed at the next start.
+            let _ = match op {
+                Op::Create((uid, ..)) | Op::Remove(_, _, Some((uid, ..))) => {
+                    fs::remove_dir_all(self.half_made(uid))
+                }
+                Op::Mark(name, ..) => fs::remove_file(self.dir(name).join(STAGED_MARK)),
+                Op::Remove(_, _, None) | Op::Exit(..) | Op::NoPostStop(_) | Op::Probe => Ok(()),
+            };
+        }
+    }
+
+    /// Commits a change; if a step fails, those before it are undone.
+    fn commit_all(&self, change: &Change, sync: bool) -> io::Result<()> {
+        let mut before = Vec::new();
+        for (done, op) in change.iter().enumerate() {
+            before.push(self.marked(op));
+            if let Err(error) = self.commit(op, sync) {
+                for (op, mark) in change[..done].iter().zip(&before).rev() {
+                    self.undo(op, mark.as_deref());
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mark that a step is going to replace.
+    fn marked(&self, op: &Op) -> Option<Vec<u8>> {
+        match op {
+            Op::Mark(name, ..) => fs::read(self.dir(name).join(DELETE_FILE)).ok(),
+            _ => None,
+        }
+    }
+
+    fn undo(&self, op: &Op, mark: Option<&[u8]>) {
+        let undone = match op {
+            Op::Create((uid, _, task)) => fs::rename(self.dir(&task.name), self.half_made(uid)),
+            Op::Mark(name, ..) => {
+                let path = self.dir(name).join(DELETE_FILE);
+                match mark {
+                    Some(bytes) => fs::write(path, bytes),
+                    None => fs::remove_file(path),
+                }
+            }
+            // These are always changes of their own.
+            Op::Remove(..) | Op::Exit(..) | Op::NoPostStop(_) | Op::Probe => Ok(()),
+        };
+        if let Err(error) = undone {
+            tracing::error!(%error, "change.not_undone");
+        }
+    }
+
+    fn commit(&self, op: &Op, sync: bool) -> io::Result<()> {
+        match op {
+            Op::Create((uid, _, task)) => fs::rename(self.half_made(uid), self.dir(&task.name)),
+            Op::Mark(name, ..) => {
+                let dir = self.dir(name);
+                fs::rename(dir.join(STAGED_MARK), dir.join(DELETE_FILE))?;
+                if sync {
+                    File::open(dir)?.sync_all()?;
+                }
+                Ok(())
+            }
+            Op::Remove(name, uid, next) => self.remove(name, uid, next.as_ref()),
+            Op::Exit(name, exit) => {
+                let dir = File::open(self.dir(name))?;
+                record::write_exit(&dir, exit, self.sync)?;
+                lock::discard(&dir)
+            }
+            Op::NoPostStop(name) => record::replace(
+                File::open(self.dir(name))?,
+                record::POST_FILE,
+                &PostRecord::Done.encode(),
+                self.sync,
+            ),
+            Op::Probe => Ok(()),
+        }
+    }
+
+    /// Removes a task. Holds its lock meanwhile, so that a shim that was just started
+    /// finds either the lock taken or the directory gone.
+    fn remove(&self, name: &TaskName, uid: &TaskUid, next: Option<&Newcomer>) -> io::Result<()> {
+        let path = self.dir(name);
+        let dir = match File::open(&path) {
+            // It was moved away, but what followed failed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && next.is_none() => {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let Some(_lock) = Lock::take(&dir)? else {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        };
+        let Some((next, ..)) = next else {
+            let trash = self.trash(uid);
+            fs::rename(&path, &trash)?;
+            // The task is gone; what is left of its files goes at the next start.
+            if let Err(error) = fs::remove_dir_all(&trash) {
+                tracing::warn!(%error, "trash.not_emptied");
+            }
+            return Ok(());
+        };
+        // The lock file stays until the end: it is what keeps a late shim of the old task out.
+        for file in fs::read_dir(&path)? {
+            let file = file?;
+            if ![TASK_FILE, DELETE_FILE, lock::LOCK_FILE]
+                .contains(&&*file.file_name().to_string_lossy())
+            {
+                fs::remove_file(file.path())?;
+            }
+        }
+        // From here on the name is the successor's; the mark goes last, and a crash
+        // before that only repeats this step.
+        let ready = self.half_made(next);
+        fs::rename(ready.join(TASK_FILE), path.join(TASK_FILE))?;
+        fs::remove_file(path.join(DELETE_FILE))?;
+        fs::remove_dir(&ready)
+    }
+}
+
+/// The same error once more: an `io::Error` can't be cloned.
+fn again(error: &io::Error) -> io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// Writes a new file of mode 0600.
+fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    if sync { file.sync_all() } else { Ok(()) }
+}

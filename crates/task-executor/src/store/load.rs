@@ -1,0 +1,110 @@
+//! Reading the data directory at start.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use sandbox_api::TaskName;
+use task_shim::lock::{self, Holder};
+
+use super::files::{DELETE_FILE, TASK_FILE, decode_mark, decode_task, encode_mark};
+use super::{Store, Stored};
+
+/// Files that only this agent makes: a directory with one of them was a task.
+const OURS: [&str; 4] = [TASK_FILE, DELETE_FILE, "run.rec", "exit.rec"];
+
+/// What a data directory holds.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Tasks in the order in which they were accepted.
+    pub(crate) tasks: Vec<Stored>,
+    /// What could not be read, by its name in `.corrupt`.
+    pub(crate) corrupt: Vec<String>,
+    /// Shims of tasks whose record could not be read: they are to end what they run.
+    pub(crate) stray_shims: Vec<nix::unistd::Pid>,
+}
+
+impl Store {
+    /// Opens a data directory, making what is missing, and removes what was half done.
+    pub(crate) fn open(root: &Path, sync: bool) -> io::Result<Self> {
+        for dir in [".agent", ".new", ".trash", ".corrupt"] {
+            fs::create_dir_all(root.join(dir))?;
+        }
+        for half in [".new", ".trash"] {
+            for entry in fs::read_dir(root.join(half))? {
+                fs::remove_dir_all(entry?.path())?;
+            }
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            sync,
+        })
+    }
+
+    /// Reads all tasks. What can't be read is set aside and named; what isn't ours stays.
+    pub(crate) fn load(&self) -> io::Result<Loaded> {
+        let mut loaded = Loaded::default();
+        for entry in fs::read_dir(self.root())? {
+            let entry = entry?;
+            let path = entry.path();
+            let file_name = entry.file_name();
+            let Some(name) = file_name.to_str().and_then(|n| TaskName::parse(n).ok()) else {
+                continue;
+            };
+            if !OURS.iter().any(|file| path.join(file).exists()) {
+                tracing::warn!(name = %name, "data_dir.foreign_entry");
+                continue;
+            }
+            match self.read(&path, &name, &mut loaded) {
+                Ok(stored) => loaded.tasks.push(stored),
+                Err(error) => {
+                    tracing::error!(task = %name, %error, "record.set_aside");
+                    if let Ok(Holder::Process(shim)) = File::open(&path).and_then(lock::holder) {
+                        loaded.stray_shims.push(shim);
+                    }
+                    self.set_aside(&path, name.as_str(), &mut loaded)?;
+                }
+            }
+        }
+        loaded.tasks.sort_by_key(|stored| stored.created);
+        Ok(loaded)
+    }
+
+    fn set_aside(&self, path: &Path, name: &str, loaded: &mut Loaded) -> io::Result<()> {
+        let aside = format!("{name}.{}", uuid::Uuid::new_v4());
+        fs::rename(path, self.root().join(".corrupt").join(&aside))?;
+        loaded.corrupt.push(aside);
+        Ok(())
+    }
+
+    fn read(&self, path: &Path, name: &TaskName, loaded: &mut Loaded) -> io::Result<Stored> {
+        // Not `record::read`: a task may be longer than any record of a shim.
+        let (uid, created, task) = decode_task(&fs::read(path.join(TASK_FILE))?)?;
+        if task.name != *name {
+            return Err(io::Error::other("the record names another task"));
+        }
+        let mark = path.join(DELETE_FILE);
+        let deletion = match fs::read(&mark) {
+            Ok(bytes) => match decode_mark(&bytes) {
+                Ok(deletion) => Some(deletion),
+                Err(error) => {
+                    // That it was to be deleted is certain; what was to follow is not known.
+                    tracing::error!(task = %name, %error, "record.set_aside");
+                    let since = fs::metadata(&mark)?.mtime();
+                    self.set_aside(&mark, &format!("{name}.{DELETE_FILE}"), loaded)?;
+                    fs::write(&mark, encode_mark(since, None))?;
+                    Some((since, None))
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Stored {
+            uid,
+            created,
+            task,
+            deletion,
+        })
+    }
+}
