@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Pid};
 
 /// A stable reference to one process, immune to pid reuse (`pidfd_open(2)`, Linux 5.3).
@@ -54,6 +55,13 @@ impl PidFd {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+impl From<OwnedFd> for PidFd {
+    /// Takes over a descriptor that another process has opened with `pidfd_open(2)`.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 }
 
@@ -176,6 +184,82 @@ pub fn set_rlimit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Descriptors that one message may carry here; the kernel allows 253.
+pub const MESSAGE_FDS_MAX: usize = 2;
+
+/// Sends one message with descriptors over a Unix socket (`SCM_RIGHTS`, unix(7)).
+pub fn send_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let part = [io::IoSlice::new(bytes)];
+    // A peer that is gone is an error to handle, not a reason to die of SIGPIPE.
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &part,
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Receives one message with its descriptors, which are closed on exec.
+/// A length of 0 means that the peer has closed the socket.
+pub fn receive_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; MESSAGE_FDS_MAX]);
+    let mut part = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut part,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut fds = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            for fd in raw {
+                // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+                fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
+/// Gives back the memory pages of this program's code and constants. They are taken from
+/// the program file again when they are used: for a process that mostly waits from now on.
+pub fn forget_program_pages() -> io::Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let maps = std::fs::read_to_string("/proc/self/smaps")?;
+    let mut range = None;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        if !first.ends_with(':') {
+            let is_ours = fields
+                .nth(3)
+                .is_some_and(|path| program.as_os_str() == path);
+            range = (is_ours && !second.contains('w')).then_some(first);
+        } else if first == "Anonymous:"
+            // Constants that were relocated are copies, and not in the file.
+            && second == "0"
+            && let Some((from, to)) = range.and_then(|range| range.split_once('-'))
+        {
+            let bound = |text| usize::from_str_radix(text, 16).map_err(io::Error::other);
+            let (from, to) = (bound(from)?, bound(to)?);
+            let start = std::ptr::with_exposed_provenance_mut(from);
+            // SAFETY: the range maps this program's file, may not be written, and holds no
+            // page that differs from the file; nobody may write to the file of a program
+            // that runs. So dropping its pages only has them taken from there again.
+            unsafe { libc::madvise(start, to - from, libc::MADV_DONTNEED) };
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -64,3 +64,28 @@ fn closing_from_a_number_spares_those_below() {
     close_from(1 << 20);
     assert!(file.metadata().is_ok(), "descriptor {number} is still open");
 }
+
+#[test]
+fn descriptors_travel_with_a_message_and_an_end_is_seen() {
+    use std::io::{Read, Seek, Write};
+    let (left, right) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(b"hello").expect("is written");
+    file.rewind().expect("rewinds");
+    send_fds(left.as_fd(), b"take this", &[file.as_fd()]).expect("is sent");
+    let mut buffer = [0; 64];
+    let (length, fds) = receive_fds(right.as_fd(), &mut buffer).expect("is received");
+    assert_eq!((&buffer[..length], fds.len()), (&b"take this"[..], 1));
+    let mut text = String::new();
+    let received = fds.into_iter().next().expect("one");
+    std::fs::File::from(received)
+        .read_to_string(&mut text)
+        .expect("is readable");
+    assert_eq!(text, "hello");
+}
+
+#[test]
+fn code_goes_on_after_its_pages_were_given_back() {
+    forget_program_pages().expect("is done");
+    assert_eq!((1..=10).product::<u64>(), 3_628_800);
+}

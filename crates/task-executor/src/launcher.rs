@@ -1,32 +1,30 @@
-//! The thread that starts shims and ends what killed shims have left behind.
-//!
-//! Starting a process takes its parent as long as the child needs to become a program, so
-//! it is not done on the server's thread. Whatever ends under the server is reaped on this
-//! same thread: between the start of a shim and the opening of its pidfd nothing can be
-//! reaped, so the pid can't have become another process.
+//! The server's end of the launcher process, which starts shims and ends orphans.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{Pid, getpid};
 use sandbox_api::{NewTask, TaskName, TaskUid};
 use sandbox_sys::PidFd;
 use task_shim::launch::Job;
+use task_shim::launcher::{MESSAGE_BYTES_MAX, Reply, Request};
 use task_shim::record::RunRecord;
-use tokio::sync::mpsc;
+use tokio::io::unix::AsyncFd;
 
-use crate::orphans;
+use crate::fd::readable;
 use crate::runtime::{self, Settings};
 
-/// Orders that may be under way; the manager never has more, see [`Launcher::has_room`].
-pub(crate) const ORDERS_MAX: usize = 16;
+/// Orders that may be under way: few enough for the socket to hold all of them.
+const ORDERS_MAX: usize = 16;
 
-/// Enough for a launch order of the largest task, which is on the heap.
-const STACK_BYTES: usize = 256 * 1024;
-
-/// What the thread is to do for a task.
+/// What is to be done for a task.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Start a shim.
@@ -49,126 +47,183 @@ pub(crate) struct Subject {
 pub(crate) enum News {
     /// A shim was started, or could not be.
     Started(TaskName, TaskUid, io::Result<PidFd>),
-    /// So many orphans of a task are still there.
-    Orphans(TaskName, TaskUid, usize),
+    /// Whether all orphans of a task are gone.
+    Orphans(TaskName, TaskUid, bool),
 }
 
+/// An order that has not been answered.
 #[derive(Debug)]
-enum Errand {
-    For(Box<Subject>, Order),
-    Reap,
+struct UnderWay {
+    name: TaskName,
+    uid: TaskUid,
+    starts: bool,
 }
 
-/// Starts shims, one at a time.
+impl UnderWay {
+    fn failed(self, error: io::Error) -> News {
+        if self.starts {
+            News::Started(self.name, self.uid, Err(error))
+        } else {
+            tracing::warn!(task = %self.name, %error, "orphans.not_ended");
+            News::Orphans(self.name, self.uid, false)
+        }
+    }
+}
+
+/// The launcher process, started again when it dies.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    errands: SyncSender<Errand>,
-    news: mpsc::Receiver<News>,
-    under_way: usize,
-    thread: JoinHandle<()>,
-}
-
-/// Asks the thread to reap, from wherever SIGCHLD is heard.
-#[derive(Debug, Clone)]
-pub(crate) struct Reaper(SyncSender<Errand>);
-
-impl Reaper {
-    /// Has everything reaped that has ended. Never blocks: with a full queue the thread is
-    /// at work, and it reaps after each piece of it.
-    pub(crate) fn reap(&self) {
-        let _ = self.0.try_send(Errand::Reap);
-    }
+    settings: Settings,
+    socket: AsyncFd<OwnedFd>,
+    under_way: BTreeMap<u32, UnderWay>,
+    failed: VecDeque<News>,
+    last: u32,
 }
 
 impl Launcher {
-    /// Starts the thread.
+    /// Starts the process. To be called inside the runtime.
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
-        let (errands, work) = sync_channel(ORDERS_MAX + 1);
-        let (tell, news) = mpsc::channel(ORDERS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("launcher".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || work_off(&settings, &work, &tell))?;
         Ok(Self {
-            errands,
-            news,
-            under_way: 0,
-            thread,
+            settings,
+            socket: spawn()?,
+            under_way: BTreeMap::new(),
+            failed: VecDeque::new(),
+            last: 0,
         })
-    }
-
-    /// A handle for reaping.
-    pub(crate) fn reaper(&self) -> Reaper {
-        Reaper(self.errands.clone())
     }
 
     /// Whether another order may be given.
     pub(crate) fn has_room(&self) -> bool {
-        self.under_way < ORDERS_MAX
-    }
-
-    /// Gives an order. There must be room.
-    pub(crate) fn order(&mut self, subject: Subject, order: Order) {
-        self.under_way += 1;
-        if self
-            .errands
-            .send(Errand::For(Box::new(subject), order))
-            .is_err()
-        {
-            // Only if the thread has panicked, and then the program is over.
-            tracing::error!("launcher.thread_gone");
-        }
+        self.under_way.len() + self.failed.len() < ORDERS_MAX
     }
 
     /// Whether any order is not answered yet.
     pub(crate) fn is_busy(&self) -> bool {
-        self.under_way > 0
+        !self.under_way.is_empty() || !self.failed.is_empty()
+    }
+
+    /// Gives an order; there must be room. Never blocks.
+    pub(crate) fn order(&mut self, subject: &Subject, order: &Order) {
+        self.last = self.last.wrapping_add(1);
+        let under_way = UnderWay {
+            name: subject.name.clone(),
+            uid: subject.uid.clone(),
+            starts: matches!(order, Order::Start(_)),
+        };
+        let mut sent = self.send(subject, order);
+        if sent.as_ref().is_err_and(is_gone) {
+            // Killed while there was nothing to do, so nobody has noticed.
+            self.restart(&io::ErrorKind::BrokenPipe.into());
+            sent = self.send(subject, order);
+        }
+        match sent {
+            Ok(()) => drop(self.under_way.insert(self.last, under_way)),
+            Err(error) => self.failed.push_back(under_way.failed(error)),
+        }
+    }
+
+    fn send(&self, subject: &Subject, order: &Order) -> io::Result<()> {
+        let dir = File::open(&subject.dir)?;
+        let socket = self.socket.get_ref().as_fd();
+        match order {
+            Order::Start(job) => {
+                let spec = &subject.task.spec;
+                let launch = runtime::order(&self.settings, &subject.uid, spec, *job)?;
+                let file = runtime::memory_file(&launch.encode())?;
+                let fds = [file.as_fd(), dir.as_fd()];
+                sandbox_sys::send_fds(socket, &Request::Start.encode(self.last), &fds)
+            }
+            Order::EndOrphans(run) => {
+                // PID 1 is handed everybody's orphans, so those say nothing.
+                let init = self.settings.init.filter(|init| init.as_raw() > 1);
+                let reapers = [Some(getpid()), init];
+                let reapers = reapers.into_iter().flatten().map(Pid::as_raw).collect();
+                let run = run.clone();
+                let request = Request::EndOrphans { run, reapers };
+                sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])
+            }
+        }
     }
 
     /// The next answer. Cancel safe.
     pub(crate) async fn news(&mut self) -> News {
-        match self.news.recv().await {
-            Some(news) => {
-                self.under_way -= 1;
-                news
+        loop {
+            if let Some(news) = self.failed.pop_front() {
+                return news;
             }
-            // The thread has panicked: with `panic=abort` this is never reached.
-            None => std::future::pending().await,
+            match self.receive().await {
+                Ok(Some(news)) => return news,
+                Ok(None) => {}
+                Err(error) => self.restart(&error),
+            }
         }
     }
 
-    /// Ends the thread once every [`Reaper`] is dropped. All orders must have been answered.
-    pub(crate) fn stop(self) {
-        drop(self.errands);
-        if self.thread.join().is_err() {
-            tracing::error!("launcher.thread_panicked");
-        }
-    }
-}
-
-fn work_off(settings: &Settings, work: &Receiver<Errand>, tell: &mpsc::Sender<News>) {
-    while let Ok(errand) = work.recv() {
-        let news = match errand {
-            Errand::Reap => None,
-            Errand::For(subject, Order::Start(job)) => {
-                let started = start(settings, &subject.dir, &subject, job);
-                Some(News::Started(subject.name, subject.uid, started))
-            }
-            Errand::For(subject, Order::EndOrphans(run)) => {
-                let left = orphans::end(settings, &subject.dir, run.as_ref());
-                Some(News::Orphans(subject.name, subject.uid, left))
-            }
+    async fn receive(&mut self) -> io::Result<Option<News>> {
+        let mut ready = self.socket.readable().await?;
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let received = ready.try_io(|socket| sandbox_sys::receive_fds(socket.as_fd(), &mut buffer));
+        let (length, fds) = match received {
+            Ok(Ok((0, _))) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Ok(message) => message?,
+            Err(_would_block) => return Ok(None),
         };
-        while let Ok(Some(_)) = sandbox_sys::reap_any() {}
-        if let Some(news) = news
-            && tell.blocking_send(news).is_err()
-        {
-            return;
+        let (id, reply) = Reply::decode(&buffer[..length])?;
+        let Some(under_way) = self.under_way.remove(&id) else {
+            return Ok(None);
+        };
+        let (name, uid) = (under_way.name, under_way.uid);
+        Ok(Some(match reply {
+            Reply::Started(0) => {
+                let shim = fds.into_iter().next().map(PidFd::from);
+                News::Started(name, uid, shim.ok_or_else(|| io::Error::other("no pidfd")))
+            }
+            Reply::Started(errno) => {
+                News::Started(name, uid, Err(io::Error::from_raw_os_error(errno)))
+            }
+            Reply::Orphans(left) => News::Orphans(name, uid, left == 0),
+        }))
+    }
+
+    /// The process has died. What was ordered may or may not have been done; records tell.
+    fn restart(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "launcher.lost");
+        match spawn() {
+            Ok(socket) => self.socket = socket,
+            Err(error) => tracing::error!(%error, "launcher.not_started"),
+        }
+        for (_, under_way) in std::mem::take(&mut self.under_way) {
+            let lost = io::Error::new(error.kind(), "the launcher was killed");
+            self.failed.push_back(under_way.failed(lost));
         }
     }
 }
 
-fn start(settings: &Settings, dir: &Path, subject: &Subject, job: Job) -> io::Result<PidFd> {
-    let order = runtime::order(settings, &subject.uid, &subject.task.spec, job)?;
-    runtime::start(dir, &order)
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn spawn() -> io::Result<AsyncFd<OwnedFd>> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    nix::fcntl::fcntl(
+        &ours,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )?;
+    // It is reaped like everything else that ends under the server.
+    Command::new("/proc/self/exe")
+        .arg0(task_shim::SHIM_ROLE)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    readable(ours)
 }

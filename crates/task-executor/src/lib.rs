@@ -3,13 +3,13 @@
 
 pub mod auth;
 pub mod config;
+mod fd;
 pub mod http;
 mod instance;
 mod launcher;
 pub mod logs;
 pub mod manager;
 pub mod metrics;
-mod orphans;
 mod runtime;
 pub mod server;
 mod store;

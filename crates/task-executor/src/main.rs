@@ -1,4 +1,4 @@
-//! One program file, three roles, told apart by `argv[0]` before anything else is set up.
+//! One program file, four roles, told apart by `argv[0]` before anything else is set up.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         .as_deref()
         .and_then(|role| role.to_str())
     {
-        Some(task_shim::SHIM_ROLE) => task_shim::shim::main(),
+        Some(task_shim::SHIM_ROLE) => task_shim::launcher::main(),
         Some(task_shim::SERVER_ROLE) => task_executor::server::main(),
         _ => task_shim::init::main(),
     }

@@ -1,15 +1,11 @@
-//! Process mode: turns a task into a launch order and starts a shim with it.
+//! Process mode: turns a task into a launch order.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use sandbox_api::{ExecHook, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid, Work};
-use sandbox_sys::PidFd;
 use task_shim::launch::{Hook, Job, Launch, Rlimit};
 use task_shim::proc::Scope;
 
@@ -115,19 +111,10 @@ fn process_order(
     }
 }
 
-/// Starts a shim in a task's directory.
-pub(crate) fn start(dir: &Path, launch: &Launch) -> io::Result<PidFd> {
-    let mut order = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
-    order.write_all(&launch.encode())?;
-    order.rewind()?;
-    let child = Command::new("/proc/self/exe")
-        .arg0(task_shim::SHIM_ROLE)
-        .stdin(Stdio::from(order))
-        .stdout(Stdio::from(File::open(dir)?))
-        .stderr(Stdio::null())
-        .spawn()?;
-    // Nothing is reaped but on this thread, so the pid can't be reused before it is opened.
-    PidFd::open(Pid::from_raw(
-        i32::try_from(child.id()).map_err(io::Error::other)?,
-    ))
+/// A launch order as a file that was never on a disk, ready to be read.
+pub(crate) fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }

@@ -20,7 +20,7 @@ use crate::auth::TokenFile;
 use crate::config::{self, Config, Durability, ShutdownPolicy};
 use crate::http::{self, App, Capabilities, Options};
 use crate::instance;
-use crate::launcher::{Launcher, Reaper};
+use crate::launcher::Launcher;
 use crate::manager::{Bounds, Owner, Tools};
 use crate::metrics::Metrics;
 use crate::runtime::Settings;
@@ -110,7 +110,6 @@ async fn serve(config: &Config) -> Result<(), String> {
     let settings = settings(config, &store, init).map_err(|e| e.to_string())?;
     let scope = settings.scope.clone();
     let launcher = Launcher::start(settings).map_err(|e| e.to_string())?;
-    let reaper = launcher.reaper();
     let tools = Tools {
         store,
         launcher,
@@ -127,10 +126,13 @@ async fn serve(config: &Config) -> Result<(), String> {
     let local = listener.local_addr().map_err(|e| e.to_string())?;
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "agent.listening");
 
+    // Much of what ran until here is not needed again. It only saves memory.
+    let _ = sandbox_sys::forget_program_pages();
+
     let mut others = JoinSet::new();
     let (hint, hinted) = mpsc::channel(HINTS_MAX);
     others.spawn(read_hints(fifo, hint));
-    others.spawn(reap(reaper));
+    others.spawn(reap());
     let (wish, wished) = watch::channel(None);
     let orderly = async {
         let web = http::serve(listener, tls, app, wait_for(wished.clone()));
@@ -260,13 +262,13 @@ async fn read_hints(fifo: File, hints: mpsc::Sender<String>) {
     }
 }
 
-/// Has everything reaped that ends under this process; shims are watched by pidfd, so no status is needed.
-async fn reap(reaper: Reaper) {
+/// Reaps what ends under this process: the launcher, and orphans that it was handed. No status is needed.
+async fn reap() {
     let Ok(mut ended) = signal(SignalKind::child()) else {
         return;
     };
     loop {
-        reaper.reap();
+        while let Ok(Some(_)) = sandbox_sys::reap_any() {}
         ended.recv().await;
     }
 }

@@ -84,6 +84,8 @@ fn start_server() -> io::Result<Pid> {
 /// Passes signals on and reaps until the server itself has ended.
 fn wait_for(server: Pid, signals: &SignalFd, stopping: &mut bool) -> io::Result<ExitStatus> {
     let reference = PidFd::open(server).ok();
+    // From here on this process waits; it only saves memory.
+    let _ = sandbox_sys::forget_program_pages();
     loop {
         while let Ok(Some((pid, status))) = sandbox_sys::reap_any() {
             if pid == server {

@@ -1,14 +1,15 @@
-//! The two small synchronous roles of the agent's program file: the shim, which
-//! supervises one task, and the init, which keeps the server running.
+//! The small synchronous roles of the agent's program file: the shim, which supervises
+//! one task, the launcher, of which shims are forked, and the init, which keeps the server
+//! running.
 //!
-//! Both are entered from `main` before anything else is set up, have one thread, and
+//! All are entered from `main` before anything else is set up, have one thread, and
 //! share no memory with the server. What a shim knows reaches others only through the
 //! records in the task's directory ([`record`]), the lock that it holds ([`lock`]) and
 //! hints that a record is worth reading ([`hint`]).
 //!
 //! ```text
-//! init ──► server ──► shim ──► the task's process tree
-//!  (restarts it)  (one per task; lives on when init or server die)
+//! init ──► server ──► launcher ──► shim ──► the task's process tree
+//!  (restarts it) (restarts it)  (one per task; lives on when any of the others dies)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -16,16 +17,18 @@ mod clock;
 pub mod hint;
 pub mod init;
 pub mod launch;
+pub mod launcher;
 pub mod lock;
 mod logcap;
+mod orphans;
 pub mod proc;
 pub mod record;
-pub mod shim;
+mod shim;
 mod signals;
 mod spawn;
 pub mod tree;
 
-/// `argv[0]` that selects the shim role.
+/// `argv[0]` that selects the launcher role; the shims that are forked from it keep it.
 pub const SHIM_ROLE: &str = "task-shim";
 /// `argv[0]` that selects the server role.
 pub const SERVER_ROLE: &str = "task-executor-server";

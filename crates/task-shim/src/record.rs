@@ -31,6 +31,9 @@ pub const POST_FILE: &str = "post.rec";
 /// filled up since can't lose the exit.
 pub const EXIT_SLOT: &str = "exit.tmp";
 
+/// Size of that room: more than any exit record takes.
+const SLOT_BYTES: usize = 4096;
+
 /// Why a record could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -325,8 +328,13 @@ pub fn read(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, io::Error> {
         Err(nix::Error::ENOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut bytes = Vec::with_capacity(1024);
-    file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes)?;
+    // A reserved slot and one byte more: most records are read in one go.
+    let mut bytes = vec![0; SLOT_BYTES + 1];
+    let length = (&file).read(&mut bytes)?;
+    bytes.truncate(length);
+    if length > SLOT_BYTES {
+        file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes)?;
+    }
     Ok(Some(bytes))
 }
 
@@ -352,7 +360,7 @@ pub fn replace(dir: impl AsFd, name: &str, bytes: &[u8], sync: bool) -> io::Resu
 /// Makes sure that an exit record of full size can be written later even if the disk is full by then.
 pub fn reserve_exit(dir: impl AsFd) -> io::Result<()> {
     let mut file = create(dir.as_fd(), EXIT_SLOT, true)?;
-    file.write_all(&[0; 4096])
+    file.write_all(&[0; SLOT_BYTES])
 }
 
 /// Writes the exit record into the room that [`reserve_exit`] made and puts it in place.

@@ -10,9 +10,9 @@
 //! so they hold while the server is down.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitStatus;
 
 use nix::fcntl::{OFlag, openat};
 use nix::libc;
@@ -41,20 +41,14 @@ mod claim;
 mod end;
 mod hooks;
 
-use claim::{inherit, is_started, is_wanted, take_lock};
-pub use end::oom_kills;
-use end::{code_of, tail};
+use claim::{is_started, is_wanted, take_lock};
+use end::{code_of, oom_kills, tail};
 
-/// Runs the shim role. Descriptor 0 is the launch order, descriptor 1 the task's directory.
-pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn run() -> io::Result<()> {
-    let (launch, dir) = inherit()?;
+/// Supervises the task whose directory is `dir`, as the launch order says. The calling
+/// process is forked from the launcher and becomes the shim: it has one thread, and its
+/// standard descriptors are the null device.
+pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
+    let launch = read_order(order)?;
     // Fails only if this process leads a session already, which is as good.
     let _ = setsid();
     prctl::set_child_subreaper(true)?;
@@ -74,6 +68,12 @@ fn run() -> io::Result<()> {
         }
     }
     lock::discard(&shim.dir)
+}
+
+fn read_order(mut order: File) -> io::Result<Launch> {
+    let mut bytes = Vec::new();
+    order.read_to_end(&mut bytes)?;
+    Launch::decode(&bytes)
 }
 
 /// Why a tree is being ended.

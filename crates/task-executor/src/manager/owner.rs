@@ -305,8 +305,10 @@ impl Owner {
                 task.shim = Shim::Idle;
                 task.launches += 1;
             }
+            // What is over and stays has nothing more to tell.
+            !task.is_over() || task.deletion.is_some()
         });
-        if ended.is_some() {
+        if ended == Some(true) {
             self.attend(name);
         }
     }
@@ -330,14 +332,14 @@ impl Owner {
                 }
                 self.settle_if_deleting(&name);
             }
-            News::Orphans(name, uid, left) => {
+            News::Orphans(name, uid, all_gone) => {
                 let ours = self.tasks.update(&name, |task| {
                     task.changing = false;
                     task.uid == uid
                 });
-                match (ours, left) {
-                    (Some(true), 0) => self.attend_after(&name, true),
-                    (Some(true), _) => self.look_again(&name),
+                match (ours, all_gone) {
+                    (Some(true), true) => self.attend_after(&name, true),
+                    (Some(true), false) => self.look_again(&name),
                     _ => {}
                 }
             }
@@ -396,7 +398,7 @@ impl Owner {
             task.subject(&self.store)
         });
         if let Some(subject) = subject {
-            self.launcher.order(subject, Order::Start(job));
+            self.launcher.order(&subject, &Order::Start(job));
             // Until it is seen to run: the hint that says so may be lost.
             self.look_again(name);
         }
@@ -425,7 +427,7 @@ impl Owner {
         while self.shims.join_next().await.is_some() {}
     }
 
-    /// Finishes what is under way and ends the threads. Every reaper must be dropped before.
+    /// Finishes what is under way and ends the store's thread.
     pub(crate) async fn close(mut self) {
         if self.under_way.is_some() {
             let results = self.worker.done().await;
@@ -435,7 +437,6 @@ impl Owner {
             // A shim that was just started is found by the next start of the agent.
             drop(self.launcher.news().await);
         }
-        self.launcher.stop();
         self.worker.stop();
     }
 }

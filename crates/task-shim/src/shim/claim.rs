@@ -1,32 +1,18 @@
-//! How a shim begins: what it is given, and whether the task is still to be run by it.
+//! How a shim begins: with the lock of its task, if the task is still to be run by it.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::launch::Launch;
 use crate::lock::Lock;
 use crate::record;
 
 /// How long a shim tries to get the lock of its task: an inspection never holds it, so
 /// whoever has it for longer is another shim of the same task, and that one goes on.
 const LOCK_TRIES: u32 = 20;
-
-/// Takes over what the server passed on, then makes sure that nothing else is open.
-pub(super) fn inherit() -> io::Result<(Launch, OwnedFd)> {
-    let dir = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut order = Vec::new();
-    File::from(io::stdin().as_fd().try_clone_to_owned()?).read_to_end(&mut order)?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok((Launch::decode(&order)?, dir))
-}
 
 pub(super) fn is_started(dir: &OwnedFd) -> bool {
     record::exists(dir, record::RUN_FILE) || record::exists(dir, record::EXIT_FILE)

@@ -8,7 +8,6 @@ use sandbox_sys::PidFd;
 use task_shim::launch::Job;
 use task_shim::lock::{self, Holder};
 use task_shim::record::{self, ExitRecord, Outcome, RunRecord};
-use tokio::io::unix::AsyncFd;
 
 use super::super::handle::{ChangeKind, Shown};
 use super::super::inspect;
@@ -16,6 +15,7 @@ use super::super::plan::{Action, Found, LAUNCHES_MAX, Seen, Situation, plan};
 use super::super::tasks::{Shim, Task};
 use super::changes::Request;
 use super::{Owner, unix_seconds};
+use crate::fd::readable;
 use crate::launcher::Order;
 
 impl Owner {
@@ -115,7 +115,7 @@ impl Owner {
             task.subject(&self.store)
         });
         if let Some(subject) = subject {
-            self.launcher.order(subject, Order::EndOrphans(run));
+            self.launcher.order(&subject, &Order::EndOrphans(run));
         }
     }
 
@@ -168,10 +168,6 @@ impl Owner {
     }
 
     /// Watches a shim until it ends.
-    #[expect(
-        deprecated,
-        reason = "the replacement is an unsafe function; a PidFd keeps its descriptor as long as it lives"
-    )]
     pub(super) fn follow(&mut self, name: &TaskName, fd: PidFd) {
         let fd = Arc::new(fd);
         let watched = Arc::clone(&fd);
@@ -183,7 +179,7 @@ impl Owner {
         };
         let name = name.clone();
         self.shims.spawn(async move {
-            if let Ok(fd) = AsyncFd::with_interest(watched, tokio::io::Interest::READABLE) {
+            if let Ok(fd) = readable(watched) {
                 // Readable or broken: either way the records are looked at next.
                 let _ = fd.readable().await;
             }

@@ -1,9 +1,9 @@
 //! Processes that a killed shim has left behind: finding them, and ending them.
 //!
 //! While a shim lives, everything that its task starts stays below it. When it is killed,
-//! the kernel hands its children to the next subreaper above: the server, or init, or with
-//! both of them killed whoever is above those. What belonged to which task is then told by
-//! evidence, from certain to circumstantial; what has none is left alone.
+//! the kernel hands its children to the next subreaper above: the launcher, or with that
+//! killed the server, or init, or whoever is above those. What belonged to which task is
+//! then told by evidence, from certain to circumstantial; what has none is left alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,24 +11,35 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::proc::{self, Scope, Stat};
+use crate::record::Identity;
 use nix::libc;
 use nix::unistd::{Pid, getpid};
 use sandbox_sys::PidFd;
-use task_shim::proc::{self, Stat};
-use task_shim::record::{Identity, RunRecord};
-
-use crate::runtime::Settings;
 
 /// How long one call waits for what it has killed: longer than a healthy kernel takes.
-const WAIT: Duration = Duration::from_millis(200);
+const WAIT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Kills the orphans of the task whose directory is `dir`. Returns how many are left: those
-/// that are stuck in the kernel, or were born meanwhile. Call again until it is none.
-pub(crate) fn end(settings: &Settings, dir: &Path, run: Option<&RunRecord>) -> usize {
+/// Whose orphans are searched for, and where.
+#[derive(Debug)]
+pub(crate) struct Search<'a> {
+    /// Boot and PID namespace of now.
+    pub(crate) scope: &'a Scope,
+    /// The task's directory.
+    pub(crate) dir: &'a Path,
+    /// The task's first process, if its run record could be read.
+    pub(crate) leader: Option<&'a Identity>,
+    /// Processes to which only descendants of killed shims are ever handed.
+    pub(crate) reapers: &'a [Pid],
+}
+
+/// Kills the orphans of a task. Returns how many are left: those that are stuck in the
+/// kernel, or were born meanwhile. Call again until it is none.
+pub(crate) fn end(search: &Search<'_>) -> usize {
     let until = Instant::now() + WAIT;
     loop {
-        let found = find(settings, dir, run);
+        let found = find(search);
         for (pid, stat) in &found {
             kill(*pid, *stat);
         }
@@ -44,16 +55,15 @@ pub(crate) fn end(settings: &Settings, dir: &Path, run: Option<&RunRecord>) -> u
 /// Kills one process, unless its pid has become another one since it was looked at.
 fn kill(pid: Pid, seen: Stat) {
     let Ok(fd) = PidFd::open(pid) else { return };
-    if proc::stat(pid).is_some_and(|now| now.start_ticks == seen.start_ticks)
-        && let Err(error) = fd.signal(libc::SIGKILL)
-    {
-        tracing::debug!(%pid, %error, "orphan.not_killed");
+    if proc::stat(pid).is_some_and(|now| now.start_ticks == seen.start_ticks) {
+        // One that has just ended is as good; one that may not be killed is found again.
+        let _ = fd.signal(libc::SIGKILL);
     }
 }
 
-fn find(settings: &Settings, dir: &Path, run: Option<&RunRecord>) -> Vec<(Pid, Stat)> {
-    let leader = run.map(|run| &run.leader);
-    if leader.is_some_and(|leader| !settings.scope.covers(leader)) {
+fn find(search: &Search<'_>) -> Vec<(Pid, Stat)> {
+    let leader = search.leader;
+    if leader.is_some_and(|leader| !search.scope.covers(leader)) {
         // Another boot or PID namespace: all of it ended with that.
         return Vec::new();
     }
@@ -61,11 +71,11 @@ fn find(settings: &Settings, dir: &Path, run: Option<&RunRecord>) -> Vec<(Pid, S
         .into_iter()
         .filter(|(_, stat)| !stat.is_dead())
         .filter(|(_, stat)| leader.is_none_or(|l| stat.start_ticks >= l.start_ticks))
-        .filter(|(pid, _)| *pid != getpid() && !is_shim(*pid))
+        .filter(|(pid, _)| *pid != getpid() && !is_own(*pid))
         .collect();
     let mut ours: BTreeSet<i32> = all
         .iter()
-        .filter(|(pid, stat)| is_evident(settings, dir, leader, *pid, *stat))
+        .filter(|(pid, stat)| is_evident(search, *pid, *stat))
         .map(|(pid, _)| pid.as_raw())
         .collect();
     // Whatever descends from those.
@@ -85,14 +95,8 @@ fn find(settings: &Settings, dir: &Path, run: Option<&RunRecord>) -> Vec<(Pid, S
         .collect()
 }
 
-fn is_evident(
-    settings: &Settings,
-    dir: &Path,
-    leader: Option<&Identity>,
-    pid: Pid,
-    stat: Stat,
-) -> bool {
-    if let Some(leader) = leader {
+fn is_evident(search: &Search<'_>, pid: Pid, stat: Stat) -> bool {
+    if let Some(leader) = search.leader {
         if pid.as_raw() == leader.pid {
             return stat.start_ticks == leader.start_ticks;
         }
@@ -101,28 +105,27 @@ fn is_evident(
             return true;
         }
     }
-    match open_task_dirs(pid, dir) {
+    match open_task_dirs(pid, search.dir) {
         OpenDirs::This => true,
         OpenDirs::Another => false,
-        // Only descendants of a killed shim are ever handed to the server, and to init
-        // unless it is PID 1, which is handed everybody's.
-        OpenDirs::None if leader.is_none() => false,
         OpenDirs::None => {
-            stat.parent == getpid().as_raw()
-                || settings
-                    .init
-                    .is_some_and(|init| init.as_raw() > 1 && stat.parent == init.as_raw())
+            let parent = Pid::from_raw(stat.parent);
+            search.leader.is_some() && search.reapers.contains(&parent)
         }
     }
 }
 
-/// Whether a process is a shim: by its name, and by the program that it runs, since a name
-/// can be given to anything.
-fn is_shim(pid: Pid) -> bool {
+/// Whether a process is one of the agent's own: it runs the agent's program, under one of
+/// the names of its roles. A name alone can be given to anything.
+fn is_own(pid: Pid) -> bool {
     let program = |of: &str| fs::read_link(format!("/proc/{of}/exe")).ok();
-    let named = fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|b| *b == 0).next() == Some(task_shim::SHIM_ROLE.as_bytes()));
-    named && program(&pid.to_string()) == program("self")
+    let role = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+        let role = line.split(|b| *b == 0).next().unwrap_or_default();
+        [crate::SHIM_ROLE, crate::SERVER_ROLE]
+            .iter()
+            .any(|name| name.as_bytes() == role)
+    });
+    role && program(&pid.to_string()) == program("self")
 }
 
 enum OpenDirs {
