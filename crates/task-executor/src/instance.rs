@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::libc;
@@ -15,6 +16,9 @@ use task_shim::proc;
 
 /// Asks a server to hand over: it stops, whatever its policy, and leaves its tasks alone.
 pub(crate) const HAND_OVER: i32 = libc::SIGUSR2;
+
+/// What a server locks, in its own part of the data directory.
+const LOCK_FILE: &str = "lock";
 
 /// How long a server may take to hand over: longer than its connections take to end.
 const HAND_OVER_MS: u16 = 20_000;
@@ -34,26 +38,33 @@ fn init_of(server: Pid, parent: Pid) -> Option<Pid> {
 /// Takes a data directory, from an orphaned server if need be. `None`: it is in use.
 pub(crate) fn take(agent_dir: &Path) -> io::Result<Option<Lock>> {
     let dir = File::open(agent_dir)?;
-    if let Some(lock) = Lock::take(&dir)? {
+    drop(
+        File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(agent_dir.join(LOCK_FILE))?,
+    );
+    if let Some(lock) = Lock::take(&dir, LOCK_FILE)? {
         return Ok(Some(lock));
     }
-    let Holder::Process(server) = lock::holder(&dir)? else {
+    let Holder::Process(server) = lock::holder(&dir, LOCK_FILE)? else {
         // Let go meanwhile, or held in another PID namespace.
-        return Lock::take(&dir);
+        return Lock::take(&dir, LOCK_FILE);
     };
     let Ok(reference) = PidFd::open(server) else {
-        return Lock::take(&dir);
+        return Lock::take(&dir, LOCK_FILE);
     };
     let has_init = proc::stat(server)
         .is_some_and(|stat| init_of(server, Pid::from_raw(stat.parent)).is_some());
-    if has_init || lock::holder(&dir)? != Holder::Process(server) {
-        return Lock::take(&dir);
+    if has_init || lock::holder(&dir, LOCK_FILE)? != Holder::Process(server) {
+        return Lock::take(&dir, LOCK_FILE);
     }
     tracing::warn!(server = %server, "server.taken_over");
     // One that ends by itself at this moment is as good.
     let _ = reference.signal(HAND_OVER);
     wait_for_end(&reference)?;
-    Lock::take(&dir)
+    Lock::take(&dir, LOCK_FILE)
 }
 
 /// Waits until a process has ended. Only then are all of its files closed, the one that it

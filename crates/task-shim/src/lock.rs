@@ -1,39 +1,45 @@
-//! The lock that a shim holds for as long as it lives.
+//! Locks that tell who is at work, without a pid in a file.
 //!
-//! A POSIX record lock (fcntl(2)): the kernel drops it when the holder dies, however it
-//! dies; a forked child does not inherit it; and anyone may ask who holds it without
-//! taking it. So "is there a shim for this task" never rests on a pid in a file.
+//! A shim holds a POSIX record lock (fcntl(2)) on its task's record for as long as it
+//! lives: the kernel drops it when the holder dies, however it dies; a forked child does
+//! not inherit it; and anyone may ask who holds it without taking it. The server holds one
+//! on a file of its own. A shim that ends in order also marks the record as closed, so a
+//! lock that is free without the mark tells of a shim that was killed.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat};
 use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
+use nix::unistd::Pid;
 
-/// Name of the lock file in a directory.
-pub const LOCK_FILE: &str = "lock";
+/// The file of a task's directory that its shim locks: its record, which is always there.
+pub const TASK_FILE: &str = "task.json";
+
+/// The mode bit that marks a record as closed. On a file that nobody executes it means
+/// nothing else; setting it takes no room on a full disk.
+const CLOSED: Mode = Mode::S_IXUSR;
 
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody, and there is no lock file: none was ever taken, or the last holder ended in order.
+    /// Nobody, and nothing is left to be done: there is no file, or it was closed.
     Nobody,
-    /// Nobody, but the file is there: its last holder was killed, or it was only tried.
+    /// Nobody, but it was not closed: nobody has begun, or the last holder was killed.
     Left,
     /// A process of this PID namespace.
     Process(Pid),
-    /// A process that has no pid here: one of another PID namespace.
+    /// A process that has no pid here, or one of the server's threads.
     Elsewhere,
 }
 
-/// A held lock. Dropped with this value, and by any other closing of the same file in
-/// this process, so nothing else may open it.
+/// A held lock.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 fn write_lock() -> libc::flock {
@@ -46,50 +52,77 @@ fn write_lock() -> libc::flock {
     }
 }
 
-fn open(dir: impl AsFd, flags: OFlag) -> nix::Result<File> {
-    let flags = flags | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    openat(dir, LOCK_FILE, flags, Mode::from_bits_truncate(0o600)).map(File::from)
+fn open(dir: impl AsFd, name: &str, access: OFlag) -> nix::Result<File> {
+    let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    openat(dir, name, flags, Mode::empty()).map(File::from)
 }
 
 impl Lock {
-    /// Takes the lock of a directory, or says `None` when somebody has it. Leaves the file
-    /// behind when dropped: who ends in order also calls [`discard`].
-    pub fn take(dir: impl AsFd) -> io::Result<Option<Self>> {
-        let file = open(dir, OFlag::O_CREAT)?;
-        match fcntl(&file, FcntlArg::F_SETLK(&write_lock())) {
-            Ok(_) => Ok(Some(Self { _file: file })),
-            Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(None),
-            Err(error) => Err(error.into()),
+    /// Takes the lock of a process on a file, or says `None` when somebody has it. It is
+    /// dropped with this value, and by any other closing of the same file in this process,
+    /// so nothing else may open it.
+    pub fn take(dir: impl AsFd, name: &str) -> io::Result<Option<Self>> {
+        Self::take_with(dir, name, |lock| FcntlArg::F_SETLK(lock))
+    }
+
+    /// The same for one thread of a process whose other threads may open the file
+    /// meanwhile: an open file description lock.
+    pub fn take_as_thread(dir: impl AsFd, name: &str) -> io::Result<Option<Self>> {
+        Self::take_with(dir, name, |lock| FcntlArg::F_OFD_SETLK(lock))
+    }
+
+    fn take_with(
+        dir: impl AsFd,
+        name: &str,
+        set: impl Fn(&libc::flock) -> FcntlArg<'_>,
+    ) -> io::Result<Option<Self>> {
+        loop {
+            let file = open(dir.as_fd(), name, OFlag::O_RDWR)?;
+            match fcntl(&file, set(&write_lock())) {
+                Ok(_) => {}
+                Err(nix::Error::EAGAIN | nix::Error::EACCES) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+            // The name may have been given to another file since it was opened.
+            let now = fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            if file.metadata()?.ino() == now.st_ino {
+                return Ok(Some(Self { file }));
+            }
         }
+    }
+
+    /// The locked file.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 
-/// Who holds the lock of a directory, without taking it.
-pub fn holder(dir: impl AsFd) -> io::Result<Holder> {
-    let file = match open(dir, OFlag::empty()) {
+/// Who holds the lock on a file, without taking it.
+pub fn holder(dir: impl AsFd, name: &str) -> io::Result<Holder> {
+    let file = match open(dir, name, OFlag::O_RDONLY) {
         Ok(file) => file,
         Err(nix::Error::ENOENT) => return Ok(Holder::Nobody),
         Err(error) => return Err(error.into()),
     };
     let mut probe = write_lock();
     fcntl(&file, FcntlArg::F_GETLK(&mut probe))?;
-    if i32::from(probe.l_type) == libc::F_UNLCK {
-        return Ok(Holder::Left);
+    if i32::from(probe.l_type) != libc::F_UNLCK {
+        return Ok(if probe.l_pid > 0 {
+            Holder::Process(Pid::from_raw(probe.l_pid))
+        } else {
+            Holder::Elsewhere
+        });
     }
-    Ok(if probe.l_pid > 0 {
-        Holder::Process(Pid::from_raw(probe.l_pid))
-    } else {
-        Holder::Elsewhere
-    })
+    let closed = file.metadata()?.mode() & CLOSED.bits() != 0;
+    Ok(if closed { Holder::Nobody } else { Holder::Left })
 }
 
-/// Removes the lock file of a directory: the sign that nothing is left to be done there.
-/// Only for its holder, or where there can be none.
-pub fn discard(dir: impl AsFd) -> io::Result<()> {
-    match unlinkat(dir, LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// Marks a task's record as closed: nothing of the task is left to be looked after.
+/// Only for the holder of its lock, or where there can be none.
+pub fn close(dir: impl AsFd) -> io::Result<()> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR | CLOSED;
+    fchmodat(dir, TASK_FILE, mode, FchmodatFlags::FollowSymlink)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -100,10 +133,11 @@ mod tests {
     fn a_lock_held_by_another_process_is_seen_with_its_pid_and_freed_by_its_death() {
         let dir = tempfile::tempdir().expect("a temp dir");
         let handle = File::open(dir.path()).expect("opens");
-        assert_eq!(holder(&handle).expect("asks"), Holder::Nobody);
+        let asked = || holder(&handle, TASK_FILE).expect("asks");
+        assert_eq!(asked(), Holder::Nobody);
         // A process of its own takes the lock: locks never conflict within one process.
         let script = "import fcntl,sys,time\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint('held',flush=True)\ntime.sleep(60)";
-        let path = dir.path().join(LOCK_FILE);
+        let path = dir.path().join(TASK_FILE);
         let mut child = std::process::Command::new("python3")
             .args(["-c", script, &path.to_string_lossy()])
             .stdout(std::process::Stdio::piped())
@@ -113,13 +147,19 @@ mod tests {
         let stdout = child.stdout.take().expect("piped");
         std::io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line).expect("reads");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("fits"));
-        assert_eq!(holder(&handle).expect("asks"), Holder::Process(pid));
-        assert!(Lock::take(&handle).expect("tries").is_none());
+        assert_eq!(asked(), Holder::Process(pid));
+        assert!(Lock::take(&handle, TASK_FILE).expect("tries").is_none());
+        let as_thread = Lock::take_as_thread(&handle, TASK_FILE);
+        assert!(as_thread.expect("tries").is_none());
         child.kill().expect("is killed");
         child.wait().expect("is reaped");
-        assert_eq!(holder(&handle).expect("asks"), Holder::Left);
-        assert!(Lock::take(&handle).expect("tries").is_some());
-        discard(&handle).expect("is removed");
-        assert_eq!(holder(&handle).expect("asks"), Holder::Nobody);
+        assert_eq!(asked(), Holder::Left);
+        let lock = Lock::take_as_thread(&handle, TASK_FILE).expect("tries");
+        assert_eq!(asked(), Holder::Elsewhere, "asking does not let it go");
+        assert_eq!(asked(), Holder::Elsewhere);
+        drop(lock);
+        close(&handle).expect("is marked");
+        assert_eq!(asked(), Holder::Nobody);
+        assert!(Lock::take(&handle, TASK_FILE).expect("tries").is_some());
     }
 }

@@ -53,13 +53,13 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
     let _ = setsid();
     prctl::set_child_subreaper(true)?;
     prctl::set_name(c"task-shim")?;
-    let Some(_lock) = take_lock(&dir)? else {
+    let Some(lock) = take_lock(&dir)? else {
         return Ok(());
     };
     let mut shim = Shim::new(&launch, dir)?;
     match launch.job {
         // The task has been removed meanwhile, or another shim of it was faster.
-        _ if !is_wanted(&shim.dir, &launch.uid) => return Ok(()),
+        _ if !is_wanted(&lock, &shim.dir, &launch.uid) => return Ok(()),
         Job::Run if is_started(&shim.dir) => return Ok(()),
         Job::Run => shim.live()?,
         Job::PostStop => {
@@ -67,7 +67,7 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
             hint::send(&launch.hints, Hint::Over, &launch.uid);
         }
     }
-    lock::discard(&shim.dir)
+    lock::close(&shim.dir)
 }
 
 fn read_order(mut order: File) -> io::Result<Launch> {

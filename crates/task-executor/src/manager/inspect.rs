@@ -14,7 +14,7 @@ use super::plan::{Found, Seen};
 pub(crate) fn look(dir: &Path, uid: &str) -> io::Result<Seen> {
     let dir = File::open(dir)?;
     // The shim first: if it is gone now, its records are final.
-    let shim = lock::holder(&dir)?;
+    let shim = lock::holder(&dir, lock::TASK_FILE)?;
     let run = found(record::read(&dir, record::RUN_FILE)?, |b| {
         RunRecord::decode(b).ok().filter(|r| r.uid == uid)
     });

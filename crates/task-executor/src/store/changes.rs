@@ -10,10 +10,10 @@ use std::io;
 use std::path::Path;
 
 use sandbox_api::{TaskName, TaskUid};
-use task_shim::lock::{self, Lock};
+use task_shim::lock::{self, Lock, TASK_FILE};
 use task_shim::record::{self, PostRecord};
 
-use super::files::{DELETE_FILE, TASK_FILE, encode_mark, encode_task};
+use super::files::{DELETE_FILE, encode_mark, encode_task};
 use super::{Change, Newcomer, Op, Store};
 
 /// Up to so many steps are flushed file by file; with more, one syncfs(2) is cheaper.
@@ -175,7 +175,7 @@ impl Store {
             Op::Exit(name, exit) => {
                 let dir = File::open(self.dir(name))?;
                 record::write_exit(&dir, exit, self.sync)?;
-                lock::discard(&dir)
+                lock::close(&dir)
             }
             Op::NoPostStop(name) => record::replace(
                 File::open(self.dir(name))?,
@@ -198,7 +198,7 @@ impl Store {
             }
             other => other?,
         };
-        let Some(_lock) = Lock::take(&dir)? else {
+        let Some(_lock) = Lock::take_as_thread(&dir, TASK_FILE)? else {
             return Err(io::ErrorKind::ResourceBusy.into());
         };
         let Some((next, ..)) = next else {
@@ -210,12 +210,9 @@ impl Store {
             }
             return Ok(());
         };
-        // The lock file stays until the end: it is what keeps a late shim of the old task out.
         for file in fs::read_dir(&path)? {
             let file = file?;
-            if ![TASK_FILE, DELETE_FILE, lock::LOCK_FILE]
-                .contains(&&*file.file_name().to_string_lossy())
-            {
+            if file.file_name() != TASK_FILE && file.file_name() != DELETE_FILE {
                 fs::remove_file(file.path())?;
             }
         }

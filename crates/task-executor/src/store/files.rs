@@ -8,7 +8,6 @@ use task_shim::record::{frame, unframe};
 
 use super::Newcomer;
 
-pub(super) const TASK_FILE: &str = "task.json";
 pub(super) const DELETE_FILE: &str = "delete.rec";
 
 /// The content of `task.json`.

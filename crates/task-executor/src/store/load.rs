@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sandbox_api::TaskName;
-use task_shim::lock::{self, Holder};
+use task_shim::lock::{self, Holder, TASK_FILE};
 
-use super::files::{DELETE_FILE, TASK_FILE, decode_mark, decode_task, encode_mark};
+use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark};
 use super::{Store, Stored};
 
 /// Files that only this agent makes: a directory with one of them was a task.
@@ -60,7 +60,9 @@ impl Store {
                 Ok(stored) => loaded.tasks.push(stored),
                 Err(error) => {
                     tracing::error!(task = %name, %error, "record.set_aside");
-                    if let Ok(Holder::Process(shim)) = File::open(&path).and_then(lock::holder) {
+                    if let Ok(Holder::Process(shim)) =
+                        File::open(&path).and_then(|dir| lock::holder(&dir, TASK_FILE))
+                    {
                         loaded.stray_shims.push(shim);
                     }
                     self.set_aside(&path, name.as_str(), &mut loaded)?;

@@ -154,7 +154,8 @@ impl Owner {
     fn follow_found(&mut self, name: &TaskName, shim: Pid) {
         let followed = PidFd::open(shim).and_then(|fd| {
             // Asked again once the reference is held: now the pid can't be another's.
-            let holder = lock::holder(std::fs::File::open(self.store.dir(name))?)?;
+            let dir = std::fs::File::open(self.store.dir(name))?;
+            let holder = lock::holder(&dir, lock::TASK_FILE)?;
             Ok((holder == Holder::Process(shim)).then_some(fd))
         });
         match followed {
