@@ -1,6 +1,7 @@
 //! A real agent: the program itself, on a free loopback port, with its own data directory.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub struct Setup {
     wrapper: Vec<OsString>,
     dir: Option<PathBuf>,
     token: Option<String>,
+    log: Option<PathBuf>,
 }
 
 impl Setup {
@@ -38,6 +40,7 @@ impl Setup {
             wrapper: Vec::new(),
             dir: None,
             token: None,
+            log: None,
         }
     }
 
@@ -73,6 +76,13 @@ impl Setup {
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Appends the agent's own log to this file instead of the test's standard error.
+    #[must_use]
+    pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.log = Some(file.into());
         self
     }
 
@@ -132,6 +142,10 @@ impl Agent {
             .envs(self.setup.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(log) = &self.setup.log {
+            let file = File::options().append(true).create(true).open(log);
+            command.stderr(file.expect("the agent's log can be opened"));
+        }
         self.init = Some(command.spawn().expect("the agent starts"));
     }
 
@@ -243,8 +257,23 @@ impl Agent {
         std::fs::read_to_string(self.dir.join(name).join("stdout.log")).unwrap_or_default()
     }
 
-    /// Pid of the process that was started: init, or the wrapper.
+    /// Pid of init, also when a wrapper has started it.
     pub fn init(&self) -> Pid {
+        let started = self.started();
+        let program = self.setup.program.as_os_str().as_encoded_bytes();
+        if self.setup.wrapper.is_empty() {
+            return started;
+        }
+        eventually("the wrapper has started init", PATIENCE, || {
+            pids()
+                .filter(|pid| role(*pid).as_deref() == Some(program))
+                .find(|pid| descends(*pid, started.as_raw()))
+                .map(Pid::from_raw)
+        })
+    }
+
+    /// Pid of the process that was started: init, or the wrapper.
+    fn started(&self) -> Pid {
         let id = self.init.as_ref().expect("the agent was started").id();
         Pid::from_raw(i32::try_from(id).expect("a pid fits"))
     }
@@ -264,20 +293,16 @@ impl Agent {
         self.processes("task-shim")
     }
 
-    /// Processes of this agent by role. The server is found by its lock, so it is found
-    /// also after init was killed; shims are those that work in this data directory.
-    fn processes(&self, role: &str) -> Vec<Pid> {
+    /// Processes of this agent by role: those that it has started, and since these may have
+    /// lost their parents, those that work in its data directory.
+    fn processes(&self, wanted: &str) -> Vec<Pid> {
         let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
-        let Ok(entries) = std::fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        let started = self.init.is_some().then(|| self.started().as_raw());
+        pids()
+            .filter(|pid| role(*pid).as_deref() == Some(wanted.as_bytes()))
             .filter(|pid| {
-                std::fs::read(format!("/proc/{pid}/cmdline"))
-                    .is_ok_and(|line| line.split(|b| *b == 0).next() == Some(role.as_bytes()))
+                has_open_below(*pid, &dir) || started.is_some_and(|root| descends(*pid, root))
             })
-            .filter(|pid| has_open_below(*pid, &dir))
             .map(Pid::from_raw)
             .collect()
     }
@@ -315,6 +340,32 @@ impl Agent {
             answer.is_ok_and(|a| a.json() == json!([]))
         })
     }
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// What a process calls itself: the first word of its command line.
+fn role(pid: i32) -> Option<Vec<u8>> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    line.split(|byte| *byte == 0).next().map(<[u8]>::to_vec)
+}
+
+/// Whether a process is another one or a descendant of it.
+fn descends(pid: i32, ancestor: i32) -> bool {
+    let parent = |pid: &i32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = line.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    // The bound keeps a chain that changes while it is read from going on for ever.
+    std::iter::successors(Some(pid), parent)
+        .take(64)
+        .any(|pid| pid == ancestor)
 }
 
 fn has_open_below(pid: i32, dir: &Path) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod http;
+pub mod place;
 
 use std::time::{Duration, Instant};
 
