@@ -96,15 +96,32 @@ pub fn fork() -> io::Result<ForkResult> {
     unsafe { nix::unistd::fork() }.map_err(io::Error::from)
 }
 
+/// Signals that Linux has, on every architecture but MIPS.
+const SIGNALS: i32 = 64;
+/// Size of the kernel's signal set.
+const SIGNAL_SET_BYTES: usize = 8;
+
 /// Puts every signal back to its default action and unblocks all of them, as a newly
 /// started program expects (signal(7): ignored signals and the mask survive execve).
 pub fn default_signals() -> io::Result<()> {
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: an all-zero sigaction is a valid value: SIG_DFL, empty mask, no flags.
-        let action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: `action` outlives the call and SIG_DFL installs no handler. Numbers that
-        // can't be changed (KILL, STOP, the C library's own) answer EINVAL, which is fine.
-        unsafe { libc::sigaction(number, &raw const action, std::ptr::null_mut()) };
+    // The kernel's struct sigaction, all zero: SIG_DFL, no flags, empty mask. Longer than it
+    // is on any architecture.
+    let action = [0_u64; 8];
+    let none: *mut u64 = std::ptr::null_mut();
+    for number in 1..=SIGNALS {
+        // Not by way of the C library, which keeps two numbers to itself: posix_spawn(3)
+        // leaves those ignored.
+        // SAFETY: `action` outlives the call, is read only, and SIG_DFL installs no handler.
+        // Numbers that can't be changed (KILL, STOP) answer EINVAL, which is fine.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                action.as_ptr(),
+                none,
+                SIGNAL_SET_BYTES,
+            )
+        };
     }
     nix::sys::signal::SigSet::empty()
         .thread_set_mask()
@@ -131,6 +148,12 @@ pub fn close_from(first: u32) {
         // SAFETY: as above; a number that is no longer open answers EBADF.
         unsafe { libc::close(fd) };
     }
+}
+
+/// Whether the kernel has `close_range(2)`.
+pub fn has_close_range() -> bool {
+    // SAFETY: touches no memory, and no descriptor has the highest number.
+    unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) == 0 }
 }
 
 /// Reaps one child that has ended, if there is one (waitpid(2) with `WNOHANG`).

@@ -182,7 +182,8 @@ pub fn parse(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Exit> {
-    let command = args::command();
+    // Not the name that it was started under, which is that of a role.
+    let command = args::command().bin_name("task-executor");
     let flags: Vec<String> = command
         .get_arguments()
         .filter_map(|arg| arg.get_long().map(str::to_owned))

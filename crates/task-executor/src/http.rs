@@ -194,23 +194,15 @@ pub struct Modes {
 /// Features of the kernel that the agent uses where it finds them.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "a list of independent probes for JSON"
-)]
 pub struct Kernel {
     /// Release as `uname -r` gives it.
     pub release: String,
     /// `pidfd_open` (Linux 5.3).
     pub pidfd: bool,
-    /// `PIDFD_GET_INFO` tells exit codes (Linux 6.15).
-    pub pidfd_exit_info: bool,
     /// `cgroup.kill` (Linux 5.14).
     pub cgroup_kill: bool,
     /// `close_range` (Linux 5.9).
     pub close_range: bool,
-    /// `setns` takes a pidfd (Linux 5.8).
-    pub setns_pidfd: bool,
 }
 
 /// Control groups as the agent finds them.

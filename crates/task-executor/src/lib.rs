@@ -10,6 +10,7 @@ mod launcher;
 pub mod logs;
 pub mod manager;
 pub mod metrics;
+mod probe;
 mod runtime;
 pub mod server;
 mod store;

@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 
 use crate::auth::TokenFile;
 use crate::config::{self, Config, Durability, ShutdownPolicy};
-use crate::http::{self, App, Capabilities, Options};
+use crate::http::{self, App, Options};
 use crate::instance;
 use crate::launcher::Launcher;
 use crate::manager::{Bounds, Owner, Tools};
 use crate::metrics::Metrics;
+use crate::probe;
 use crate::runtime::Settings;
 use crate::store::Store;
 use crate::tls::Tls;
@@ -121,7 +122,7 @@ async fn serve(config: &Config) -> Result<(), String> {
         handle,
         metrics,
         Options::new(config.max_request_bytes, token),
-        &capabilities(config, init),
+        &probe::capabilities(config, init),
     );
     let local = listener.local_addr().map_err(|e| e.to_string())?;
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "agent.listening");
@@ -229,25 +230,6 @@ fn settings(config: &Config, store: &Store, init: Option<Pid>) -> io::Result<Set
         init,
         open_files: instance::raise_open_files(),
     })
-}
-
-fn capabilities(config: &Config, init: Option<Pid>) -> Capabilities {
-    let mut found = Capabilities {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..Capabilities::default()
-    };
-    found.modes.process = true;
-    found.kernel.pidfd = true;
-    found.privileges.uid = nix::unistd::getuid().as_raw();
-    found.limits.max_tasks = config.max_tasks.get();
-    found.limits.max_concurrent_tasks = config
-        .max_concurrent_tasks
-        .map_or(0, std::num::NonZero::get);
-    found.limits.max_request_bytes = config.max_request_bytes;
-    found.limits.max_connections = Options::MAX_CONNECTIONS;
-    found.pid1 = init.is_some_and(|init| init.as_raw() == 1);
-    found.init = init.is_some();
-    found
 }
 
 async fn read_hints(fifo: File, hints: mpsc::Sender<String>) {

@@ -306,7 +306,6 @@ fn help_names_every_flag_and_version_the_version() {
 }
 
 #[test]
-#[ignore = "known: the usage line of --help shows the server role's argv[0]"]
 fn help_shows_the_name_of_the_program_and_not_that_of_a_role() {
     let output = program(&["--help".to_owned()], &[]);
     let text = String::from_utf8_lossy(&output.stdout);

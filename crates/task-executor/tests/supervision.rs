@@ -239,7 +239,6 @@ fn mask(status: &str, name: &str) -> u64 {
 }
 
 #[test]
-#[ignore = "known: signals 32 and 33 are ignored in tasks, as posix_spawn(3) leaves them"]
 fn not_even_the_c_librarys_own_signals_are_ignored_in_a_task() {
     let agent = setup().start();
     let text = output(&agent, "t", &signal_sets());
@@ -247,7 +246,6 @@ fn not_even_the_c_librarys_own_signals_are_ignored_in_a_task() {
 }
 
 #[test]
-#[ignore = "known: descriptors that the agent inherited without close-on-exec reach the task"]
 fn a_task_inherits_no_descriptor() {
     let agent = after("exec 7</etc/passwd 9</etc/passwd").start();
     // The fourth is the directory that ls itself reads.

@@ -137,6 +137,9 @@ struct Launcher {
 
 impl Launcher {
     fn new() -> io::Result<Self> {
+        // Nothing that the agent was started with reaches a task. All that is open and ours
+        // at this moment is descriptor 0.
+        sandbox_sys::close_from(1);
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         dup2_stdin(&null)?;

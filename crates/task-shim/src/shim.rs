@@ -112,6 +112,8 @@ struct Shim<'a> {
     ending: Option<Ending>,
     /// Whether this shim has sent SIGKILL: then a death by it says nothing about memory.
     killed: bool,
+    /// Whether what is left is ended with the command: not what a hook before it has left.
+    kill_leftovers: bool,
 }
 
 impl<'a> Shim<'a> {
@@ -163,6 +165,7 @@ impl<'a> Shim<'a> {
             stop: false,
             ending: None,
             killed: false,
+            kill_leftovers: false,
         })
     }
 
@@ -208,6 +211,7 @@ impl<'a> Shim<'a> {
             Ok(pid) => pid,
         };
         hint::send(&self.launch.hints, Hint::Running, &self.launch.uid);
+        self.kill_leftovers = self.launch.kill_leftovers;
         let watched = self.watch(Some(pid), None);
         let (code, signal) = code_of(watched.status);
         let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
@@ -293,7 +297,7 @@ impl<'a> Shim<'a> {
         loop {
             let left = Self::reap(leader, &mut watched.status);
             let over = watched.status.is_some();
-            if !left || (over && self.ending.is_none() && !self.launch.kill_leftovers) {
+            if !left || (over && self.ending.is_none() && !self.kill_leftovers) {
                 return watched;
             }
             let now = boot_ms();
@@ -334,7 +338,7 @@ impl<'a> Shim<'a> {
             Cause::Stop
         } else if self.deadline().is_some_and(|at| now >= at) {
             Cause::Deadline
-        } else if leader_over && self.launch.kill_leftovers {
+        } else if leader_over && self.kill_leftovers {
             Cause::Leftovers
         } else {
             return;

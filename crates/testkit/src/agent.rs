@@ -290,7 +290,14 @@ impl Agent {
 
     /// Pids of the shims.
     pub fn shims(&self) -> Vec<Pid> {
-        self.processes("task-shim")
+        // The launcher of which they are forked has the same arguments.
+        let is_shim = |pid: &Pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim_end() == "task-shim")
+        };
+        let mut found = self.processes("task-shim");
+        found.retain(is_shim);
+        found
     }
 
     /// Processes of this agent by role: those that it has started, and since these may have

@@ -343,7 +343,7 @@ async fn the_agent_tells_about_itself() {
         "{capabilities}"
     );
     assert!(
-        capabilities["kernel"]["pidfdExitInfo"].is_boolean(),
+        capabilities["kernel"]["closeRange"].is_boolean(),
         "{capabilities}"
     );
     let openapi = server.ask("GET", "/openapi.json", "").await.json();
