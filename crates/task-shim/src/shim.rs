@@ -14,6 +14,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 
 use nix::fcntl::{OFlag, openat};
@@ -25,6 +26,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
 
+use crate::cgroup::group;
 use crate::clock::{boot_ms, unix_seconds};
 use crate::hint::{self, Hint};
 use crate::launch::{Hook, Job, Launch};
@@ -43,6 +45,9 @@ const SWEEP_MS: u64 = 5;
 const POST_STOP_MS_DEFAULT: u64 = 30_000;
 /// Between two tries to write an exit record that the file system refused.
 const RETRY_MS: u64 = 200;
+
+/// Said of a task that failed after the kernel had killed one of its other processes.
+const PART_OUT_OF_MEMORY: &str = "a process of it was killed by the kernel: out of memory";
 
 /// Runs the shim role. Descriptor 0 is the launch order, descriptor 1 the task's directory.
 pub fn main() -> ExitCode {
@@ -205,6 +210,8 @@ impl<'a> Shim<'a> {
         hint::send(&self.launch.hints, Hint::Over, &self.launch.uid);
         self.watch(None, None);
         self.cap.trim(boot_ms());
+        // Nothing is left in them. What fails is done by the server, with the task's record.
+        group::remove_all(&self.launch.cgroups);
         Ok(())
     }
 
@@ -270,9 +277,10 @@ impl<'a> Shim<'a> {
         let watched = self.watch(Some(pid), None);
         let (code, signal) = code_of(watched.status);
         let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
+        let out_of_memory = self.out_of_memory();
         let outcome = if timed_out {
             Outcome::TimedOut
-        } else if signal == Some(libc::SIGKILL) && !self.killed && self.out_of_memory() {
+        } else if signal == Some(libc::SIGKILL) && !self.killed && out_of_memory {
             Outcome::OomKilled
         } else {
             Outcome::Ended
@@ -283,6 +291,8 @@ impl<'a> Shim<'a> {
                 self.with_stderr("killed by the kernel: out of memory".to_owned())
             }
             _ if code == 0 => String::new(),
+            // Not the command itself, but likely why it failed.
+            _ if out_of_memory => self.with_stderr(PART_OUT_OF_MEMORY.to_owned()),
             _ => self.with_stderr(String::new()),
         };
         let elapsed = i64::try_from((boot_ms() - self.started_ms) / 1000).unwrap_or_default();
@@ -511,10 +521,9 @@ impl<'a> Shim<'a> {
     }
 
     fn out_of_memory(&self) -> bool {
-        self.launch
-            .oom_counters
-            .iter()
-            .any(|(path, before)| oom_kills(path).is_some_and(|now| now > *before))
+        self.launch.oom_counters.iter().any(|(path, before)| {
+            group::oom_kills(Path::new(path)).is_some_and(|now| now > *before)
+        })
     }
 
     fn timeout_text(&self) -> String {
@@ -567,12 +576,4 @@ fn tail(file: &File, room: usize) -> io::Result<String> {
         from += text[from..].find('\n').map_or(0, |at| at + 1);
     }
     Ok(text[from..].to_owned())
-}
-
-/// How many processes the kernel has killed for want of memory, from `memory.events` (v2)
-/// or `memory.oom_control` (v1): both have a line `oom_kill N`.
-pub fn oom_kills(path: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
