@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod cgroups;
 pub mod config;
 pub mod http;
 pub mod logs;

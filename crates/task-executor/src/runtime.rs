@@ -13,6 +13,8 @@ use sandbox_sys::PidFd;
 use task_shim::launch::{Hook, Job, Launch};
 use task_shim::proc::Scope;
 
+use crate::cgroups::Cgroups;
+
 /// What all launches share.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -22,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) sync: bool,
     pub(crate) log_bytes_max: u64,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) cgroups: Cgroups,
 }
 
 fn hook(hook: &ExecHook) -> Hook {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::auth::TokenFile;
+use crate::cgroups::Cgroups;
 use crate::config::{self, Config, Durability, ShutdownPolicy};
 use crate::http::{self, App, Capabilities, Options};
 use crate::manager::Owner;
@@ -113,13 +114,14 @@ async fn serve(config: &Config) -> Result<(), String> {
         ttl: config.task_ttl_after_finished,
         interval: config.reconcile_interval,
     };
+    let found = capabilities(config, &settings);
     let (owner, handle) =
         Owner::recover(store, settings, bounds, Arc::clone(&metrics)).map_err(in_dir)?;
     let app = App::new(
         handle,
         metrics,
         Options::new(config.max_request_bytes, token),
-        &capabilities(config),
+        &found,
     );
     let local = listener.local_addr().map_err(|e| e.to_string())?;
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "agent.listening");
@@ -198,15 +200,17 @@ fn settings(config: &Config, store: &Store, sync: bool) -> io::Result<Settings> 
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        cgroups: Cgroups::open(&config.data_dir, sync)?,
     })
 }
 
-fn capabilities(config: &Config) -> Capabilities {
+fn capabilities(config: &Config, settings: &Settings) -> Capabilities {
     let mut found = Capabilities {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Capabilities::default()
     };
     found.modes.process = true;
+    found.cgroup = settings.cgroups.capabilities();
     found.kernel.pidfd = true;
     found.privileges.uid = nix::unistd::getuid().as_raw();
     found.limits.max_tasks = config.max_tasks.get();

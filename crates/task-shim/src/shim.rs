@@ -68,14 +68,16 @@ fn run() -> io::Result<()> {
     };
     let mut shim = Shim::new(&launch, dir)?;
     match launch.job {
-        Job::Run if record::exists(&shim.dir, record::RUN_FILE) => Ok(()),
-        Job::Run => shim.live(),
+        Job::Run if record::exists(&shim.dir, record::RUN_FILE) => return Ok(()),
+        Job::Run => shim.live()?,
         Job::PostStop => {
             shim.post_stop();
             hint::send(&launch.hints, Hint::Over, &launch.uid);
-            Ok(())
         }
     }
+    // Nothing is left in them. What fails is done by the server, with the task's record.
+    group::remove_all(&launch.cgroups);
+    Ok(())
 }
 
 /// Takes over what the server passed on, then makes sure that nothing else is open.
@@ -210,8 +212,6 @@ impl<'a> Shim<'a> {
         hint::send(&self.launch.hints, Hint::Over, &self.launch.uid);
         self.watch(None, None);
         self.cap.trim(boot_ms());
-        // Nothing is left in them. What fails is done by the server, with the task's record.
-        group::remove_all(&self.launch.cgroups);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::handle::{Change, ChangeKind, Command, HISTORY_MAX, Handle, QUEUE_MAX, Refused, Shown};
 use super::inspect::{self, Verdict};
 use super::tasks::{Deletion, Task};
+use crate::cgroups::Cgroups;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Settings};
 use crate::store::{Store, Stored};
@@ -115,6 +116,8 @@ impl Owner {
         for one in stored {
             owner.adopt(one);
         }
+        let known = owner.tasks.values().map(|t| t.uid.as_str());
+        owner.settings.cgroups.sweep(known);
         let names: Vec<_> = owner.tasks.keys().cloned().collect();
         for name in &names {
             owner.attend(name);
@@ -130,6 +133,8 @@ impl Owner {
             since: inspect::stamp(since),
             successor,
         });
+        let dir = self.store.dir(&name);
+        task.warnings = Cgroups::recall(&dir, task.uid.as_str(), &task.asked.spec);
         task.draw();
         self.tasks.insert(name, task);
     }
@@ -285,6 +290,7 @@ impl Owner {
         let Some(task) = self.tasks.get(name) else {
             return;
         };
+        self.settings.cgroups.kill(task.uid.as_str());
         if let Some(run) = run
             && let Some(leader) = self.settings.scope.open(&run.leader)
         {
@@ -345,8 +351,11 @@ impl Owner {
             return;
         };
         task.attempts += 1;
-        let order = runtime::order(&self.settings, &task.uid, &task.asked.spec, process, job);
-        match runtime::start(&self.store.dir(name), &order) {
+        let mut order = runtime::order(&self.settings, &task.uid, &task.asked.spec, process, job);
+        let dir = self.store.dir(name);
+        let spec = &task.asked.spec;
+        task.warnings = self.settings.cgroups.prepare(&dir, &mut order, spec);
+        match runtime::start(&dir, &order) {
             Ok(fd) => self.follow(name, fd),
             Err(error) => {
                 tracing::warn!(task = %name, %error, "shim.not_started");
@@ -481,6 +490,9 @@ impl Owner {
             if let Err(error) = shim.signal(nix::libc::SIGTERM) {
                 tracing::debug!(task = %name, %error, "shim.not_signalled");
             }
+            return;
+        }
+        if !self.settings.cgroups.release(task.uid.as_str()) {
             return;
         }
         let created = self.created + 1;

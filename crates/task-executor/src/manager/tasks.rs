@@ -34,6 +34,8 @@ pub(super) struct Task {
     pub(super) attempts: u32,
     pub(super) waiters: Vec<oneshot::Sender<Result<Shown, Refused>>>,
     pub(super) readers: Vec<oneshot::Sender<()>>,
+    /// Limits that it runs without.
+    pub(super) warnings: Vec<String>,
     pub(super) body: Bytes,
 }
 
@@ -54,6 +56,7 @@ impl Task {
             attempts: 0,
             waiters: Vec::new(),
             readers: Vec::new(),
+            warnings: Vec::new(),
             body: Bytes::new(),
         };
         new.draw();
@@ -69,7 +72,7 @@ impl Task {
             spec: &self.asked.spec,
             deletion_timestamp: self.deletion.as_ref().map(|d| d.since),
             state: &self.state,
-            warnings: &[],
+            warnings: &self.warnings,
         };
         let mut body = Vec::with_capacity(256);
         render(&view, &mut body);

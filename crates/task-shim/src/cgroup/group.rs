@@ -111,16 +111,17 @@ pub fn remove(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes groups whose processes have all ended, as well as it can.
-pub fn remove_all(dirs: &[String]) {
-    for dir in dirs {
-        for _ in 0..REMOVE_TRIES {
-            if remove(Path::new(dir)).unwrap_or(true) {
-                break;
+/// Removes groups whose processes have all ended. False when one of them could not be removed.
+pub fn remove_all(dirs: &[String]) -> bool {
+    dirs.iter().all(|dir| {
+        (0..REMOVE_TRIES).any(|_| {
+            let gone = remove(Path::new(dir)).unwrap_or(false);
+            if !gone {
+                std::thread::sleep(REMOVE_PAUSE);
             }
-            std::thread::sleep(REMOVE_PAUSE);
-        }
-    }
+            gone
+        })
+    })
 }
 
 /// How many processes the kernel has killed for want of memory, from `memory.events` (v2)
