@@ -218,7 +218,8 @@ impl Cgroups {
     fn supervised_without_record(&self) -> Option<BTreeSet<String>> {
         let aside = group::children(&self.data_dir.join(".corrupt"));
         let dirs = aside.into_iter().filter_map(|dir| File::open(dir).ok());
-        dirs.filter(|dir| lock::holder(dir).is_ok_and(|holder| holder != Holder::Nobody))
+        let lives = |holder| matches!(holder, Holder::Process(_) | Holder::Elsewhere);
+        dirs.filter(|dir| lock::holder(dir).is_ok_and(lives))
             .map(|dir| {
                 let bytes = record::read(&dir, record::RUN_FILE).ok()??;
                 RunRecord::decode(&bytes).ok().map(|run| run.uid)
