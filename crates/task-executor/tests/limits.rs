@@ -141,7 +141,9 @@ fn limits_are_in_the_files_of_the_groups_and_the_groups_go_with_the_task() {
         .expect("a quota");
     assert!(cpu.starts_with("25000"), "{cpu}");
     assert_eq!(read("pids.max").as_deref(), Some("20\n"));
-    assert!(read("cgroup.procs").is_some_and(|list| list.lines().count() == 1));
+    eventually("it has joined its group", PATIENCE, || {
+        (read("cgroup.procs")?.lines().count() == 1).then_some(())
+    });
     assert_eq!(agent.delete("/tasks/t"), 204);
     agent.gone("t");
     assert_eq!(groups(&agent, &task), Vec::<PathBuf>::new());
