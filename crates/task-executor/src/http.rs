@@ -213,8 +213,10 @@ pub struct Cgroup {
     pub version: u8,
     /// Whether the agent may make groups of its own.
     pub delegated: bool,
-    /// Controllers that such groups have.
+    /// Controllers that such groups have: the limits that a task can be given.
     pub controllers: Vec<String>,
+    /// The limits that a task runs without, each with the reason.
+    pub unavailable: Vec<String>,
 }
 
 /// What the agent itself may do.

@@ -18,6 +18,7 @@ use task_shim::launcher::{MESSAGE_BYTES_MAX, Reply, Request};
 use task_shim::record::RunRecord;
 use tokio::io::unix::AsyncFd;
 
+use crate::cgroups::Cgroups;
 use crate::fd::readable;
 use crate::runtime::{self, Settings};
 
@@ -102,8 +103,13 @@ impl Launcher {
         !self.under_way.is_empty() || !self.failed.is_empty()
     }
 
-    /// Gives an order; there must be room. Never blocks.
-    pub(crate) fn order(&mut self, subject: &Subject, order: &Order) {
+    /// The control groups of the agent's tasks.
+    pub(crate) fn cgroups(&self) -> &Cgroups {
+        &self.settings.cgroups
+    }
+
+    /// Gives an order; there must be room. Returns the limits that the task has to do without.
+    pub(crate) fn order(&mut self, subject: &Subject, order: &Order) -> Vec<String> {
         self.last = self.last.wrapping_add(1);
         let under_way = UnderWay {
             name: subject.name.clone(),
@@ -117,21 +123,29 @@ impl Launcher {
             sent = self.send(subject, order);
         }
         match sent {
-            Ok(()) => drop(self.under_way.insert(self.last, under_way)),
-            Err(error) => self.failed.push_back(under_way.failed(error)),
+            Ok(warnings) => {
+                self.under_way.insert(self.last, under_way);
+                warnings
+            }
+            Err(error) => {
+                self.failed.push_back(under_way.failed(error));
+                Vec::new()
+            }
         }
     }
 
-    fn send(&self, subject: &Subject, order: &Order) -> io::Result<()> {
+    fn send(&self, subject: &Subject, order: &Order) -> io::Result<Vec<String>> {
         let dir = File::open(&subject.dir)?;
         let socket = self.socket.get_ref().as_fd();
         match order {
             Order::Start(job) => {
                 let spec = &subject.task.spec;
-                let launch = runtime::order(&self.settings, &subject.uid, spec, *job)?;
+                let mut launch = runtime::order(&self.settings, &subject.uid, spec, *job)?;
+                let warnings = self.cgroups().prepare(&subject.dir, &mut launch, spec);
                 let file = runtime::memory_file(&launch.encode())?;
                 let fds = [file.as_fd(), dir.as_fd()];
-                sandbox_sys::send_fds(socket, &Request::Start.encode(self.last), &fds)
+                sandbox_sys::send_fds(socket, &Request::Start.encode(self.last), &fds)?;
+                Ok(warnings)
             }
             Order::EndOrphans(run) => {
                 // PID 1 is handed everybody's orphans, so those say nothing.
@@ -140,7 +154,8 @@ impl Launcher {
                 let reapers = reapers.into_iter().flatten().map(Pid::as_raw).collect();
                 let run = run.clone();
                 let request = Request::EndOrphans { run, reapers };
-                sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])
+                sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])?;
+                Ok(Vec::new())
             }
         }
     }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod cgroups;
 pub mod config;
 mod fd;
 pub mod http;

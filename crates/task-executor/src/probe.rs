@@ -4,6 +4,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, geteuid};
 use sandbox_sys::PidFd;
 
+use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::http::{Bounds, Capabilities, Kernel, Options, Privileges};
 
@@ -53,15 +54,16 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 /// Looks around. `init` is the agent's init, if it has one.
-pub(crate) fn capabilities(config: &Config, init: Option<Pid>) -> Capabilities {
+pub(crate) fn capabilities(config: &Config, init: Option<Pid>, cgroups: &Cgroups) -> Capabilities {
     let mut found = Capabilities {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: Kernel {
             release: file("/proc/sys/kernel/osrelease").trim_end().to_owned(),
             pidfd: PidFd::open(Pid::this()).is_ok(),
             close_range: sandbox_sys::has_close_range(),
-            ..Kernel::default()
+            cgroup_kill: cgroups.can_kill(),
         },
+        cgroup: cgroups.capabilities(),
         privileges: Privileges {
             uid: geteuid().as_raw(),
             capabilities: held(&file("/proc/self/status")),

@@ -9,6 +9,8 @@ use sandbox_api::{ExecHook, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid, W
 use task_shim::launch::{Hook, Job, Launch, Rlimit};
 use task_shim::proc::Scope;
 
+use crate::cgroups::Cgroups;
+
 /// `RLIMIT_NOFILE`, the same number on every architecture that Rust has a musl target for.
 const OPEN_FILES: i32 = 7;
 
@@ -21,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) sync: bool,
     pub(crate) log_bytes_max: u64,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) cgroups: Cgroups,
     /// The agent's init, if this server has one.
     pub(crate) init: Option<Pid>,
     /// Open files that tasks may have, soft and hard: the agent raises its own limit.

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::auth::TokenFile;
+use crate::cgroups::Cgroups;
 use crate::config::{self, Config, Durability, ShutdownPolicy};
 use crate::http::{self, App, Options};
 use crate::instance;
@@ -110,6 +111,7 @@ async fn serve(config: &Config) -> Result<(), String> {
     let init = instance::init();
     let settings = settings(config, &store, init).map_err(|e| e.to_string())?;
     let scope = settings.scope.clone();
+    let found = probe::capabilities(config, init, &settings.cgroups);
     let launcher = Launcher::start(settings).map_err(|e| e.to_string())?;
     let tools = Tools {
         store,
@@ -122,7 +124,7 @@ async fn serve(config: &Config) -> Result<(), String> {
         handle,
         metrics,
         Options::new(config.max_request_bytes, token),
-        &probe::capabilities(config, init),
+        &found,
     );
     let local = listener.local_addr().map_err(|e| e.to_string())?;
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "agent.listening");
@@ -227,6 +229,7 @@ fn settings(config: &Config, store: &Store, init: Option<Pid>) -> io::Result<Set
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
+        cgroups: Cgroups::open(store.root(), config.durability == Durability::Sync)?,
         init,
         open_files: instance::raise_open_files(),
     })

@@ -92,7 +92,8 @@ impl Store {
         self.root.join(".trash").join(uid.as_str())
     }
 
-    fn root(&self) -> &Path {
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 }

@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 mod clock;
 pub mod hint;
 pub mod init;

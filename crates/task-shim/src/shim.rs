@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitStatus;
 
 use nix::fcntl::{OFlag, openat};
@@ -23,6 +24,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, setsid};
 
+use crate::cgroup::group;
 use crate::clock::{boot_ms, unix_seconds};
 use crate::hint::{self, Hint};
 use crate::launch::{Job, Launch};
@@ -34,6 +36,8 @@ use crate::tree;
 
 /// Between two sweeps over a tree that is being killed.
 const SWEEP_MS: u64 = 5;
+/// Said of a task that failed after the kernel had killed one of its other processes.
+const PART_OUT_OF_MEMORY: &str = "a process of it was killed by the kernel: out of memory";
 /// Between two tries to write an exit record that the file system refused.
 const RETRY_MS: u64 = 200;
 
@@ -42,7 +46,7 @@ mod end;
 mod hooks;
 
 use claim::{is_started, is_wanted, take_lock};
-use end::{code_of, oom_kills, tail};
+use end::{code_of, tail};
 
 /// Supervises the task whose directory is `dir`, as the launch order says. The calling
 /// process is forked from the launcher and becomes the shim: it has one thread, and its
@@ -67,6 +71,8 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
             hint::send(&launch.hints, Hint::Over, &launch.uid);
         }
     }
+    // Nothing is left in them. What fails is done by the server, with the task's record.
+    group::remove_all(&launch.cgroups);
     lock::close(&shim.dir)
 }
 
@@ -215,9 +221,10 @@ impl<'a> Shim<'a> {
         let watched = self.watch(Some(pid), None);
         let (code, signal) = code_of(watched.status);
         let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
+        let out_of_memory = self.out_of_memory();
         let outcome = if timed_out {
             Outcome::TimedOut
-        } else if signal == Some(libc::SIGKILL) && !self.killed && self.out_of_memory() {
+        } else if signal == Some(libc::SIGKILL) && !self.killed && out_of_memory {
             Outcome::OomKilled
         } else {
             Outcome::Ended
@@ -228,6 +235,8 @@ impl<'a> Shim<'a> {
                 self.with_stderr("killed by the kernel: out of memory".to_owned())
             }
             _ if code == 0 => String::new(),
+            // Not the command itself, but likely why it failed.
+            _ if out_of_memory => self.with_stderr(PART_OUT_OF_MEMORY.to_owned()),
             _ => self.with_stderr(String::new()),
         };
         let elapsed = i64::try_from((boot_ms() - self.started_ms) / 1000).unwrap_or_default();
@@ -399,10 +408,9 @@ impl<'a> Shim<'a> {
     }
 
     fn out_of_memory(&self) -> bool {
-        self.launch
-            .oom_counters
-            .iter()
-            .any(|(path, before)| oom_kills(path).is_some_and(|now| now > *before))
+        self.launch.oom_counters.iter().any(|(path, before)| {
+            group::oom_kills(Path::new(path)).is_some_and(|now| now > *before)
+        })
     }
 
     fn timeout_text(&self) -> String {

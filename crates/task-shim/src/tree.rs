@@ -3,10 +3,13 @@
 //! A shim is a subreaper (prctl(2) `PR_SET_CHILD_SUBREAPER`): whatever a task starts,
 //! double forks and new sessions included, stays its descendant until it is gone.
 
+use std::path::Path;
+
 use nix::libc;
 use nix::unistd::{Pid, getpid};
 use sandbox_sys::PidFd;
 
+use crate::cgroup::group;
 use crate::proc;
 
 /// Passes over the tree in one sweep. Each pass finds what was born since the last one;
@@ -34,12 +37,11 @@ fn signal_one(pid: Pid, parent: Pid, root: Pid, signal: i32) -> bool {
     !stat.is_dead() && expected.contains(&stat.parent) && fd.signal(signal).is_ok()
 }
 
-/// Kills every descendant of `root`. What can't die at once (a process in the kernel) or
+/// Kills every descendant of `root` and every member of the groups. What can't die at once (a process in the kernel) or
 /// was born meanwhile is left for the next call: the caller repeats until nothing is left.
 pub fn kill_descendants(root: Pid, cgroups: &[String]) {
     for dir in cgroups {
-        // Only where the kernel has it (v2, Linux 5.14); the sweep below does the rest.
-        let _ = std::fs::write(format!("{dir}/cgroup.kill"), "1");
+        group::kill(Path::new(dir));
     }
     for _ in 0..PASSES {
         if signal_descendants(root, libc::SIGKILL) == 0 {

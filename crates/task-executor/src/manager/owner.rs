@@ -19,6 +19,7 @@ use super::handle::{ChangeKind, Command, Handle, QUEUE_MAX};
 use super::inspect;
 use super::plan;
 use super::tasks::{Deletion, Shim, Start, Task, Tasks};
+use crate::cgroups::Cgroups;
 use crate::launcher::{Launcher, News, Order, Subject};
 use crate::metrics::Metrics;
 use crate::store::{Loaded, Store, Stored, Worker};
@@ -147,6 +148,8 @@ impl Owner {
             look_at: None,
             sweep_at: Instant::now() + SWEEP_EVERY,
         };
+        let known = stored.iter().map(|one| one.uid.as_str());
+        owner.launcher.cgroups().sweep(known);
         for one in stored {
             owner.adopt(one);
         }
@@ -161,6 +164,8 @@ impl Owner {
             since: inspect::stamp(since),
             successor,
         });
+        task.warnings =
+            Cgroups::recall(&self.store.dir(&name), task.uid.as_str(), &task.asked.spec);
         task.draw();
         self.tasks.insert(task);
         self.fresh.push(name.clone());
@@ -398,7 +403,13 @@ impl Owner {
             task.subject(&self.store)
         });
         if let Some(subject) = subject {
-            self.launcher.order(&subject, &Order::Start(job));
+            let warnings = self.launcher.order(&subject, &Order::Start(job));
+            self.tasks.update(name, |task| {
+                if task.warnings != warnings {
+                    task.warnings = warnings;
+                    task.draw();
+                }
+            });
             // Until it is seen to run: the hint that says so may be lost.
             self.look_again(name);
         }

@@ -64,6 +64,8 @@ pub(super) struct Task {
     pub(super) changing: bool,
     pub(super) waiters: Vec<oneshot::Sender<Result<Shown, Refused>>>,
     pub(super) readers: Vec<oneshot::Sender<()>>,
+    /// Limits that it runs without.
+    pub(super) warnings: Vec<String>,
     pub(super) body: Bytes,
 }
 
@@ -87,6 +89,7 @@ impl Task {
             changing: false,
             waiters: Vec::new(),
             readers: Vec::new(),
+            warnings: Vec::new(),
             body: Bytes::new(),
         };
         new.draw();
@@ -102,7 +105,7 @@ impl Task {
             spec: &self.asked.spec,
             deletion_timestamp: self.deletion.as_ref().map(|d| d.since),
             state: &self.state,
-            warnings: &[],
+            warnings: &self.warnings,
         };
         let mut body = Vec::with_capacity(512);
         render(&view, &mut body);

@@ -34,11 +34,3 @@ pub(super) fn tail(file: &File, room: usize) -> io::Result<String> {
     }
     Ok(text[from..].to_owned())
 }
-
-/// How many processes the kernel has killed for want of memory, from `memory.events` (v2)
-/// or `memory.oom_control` (v1): both have a line `oom_kill N`.
-pub(super) fn oom_kills(path: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}

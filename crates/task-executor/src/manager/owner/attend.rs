@@ -84,7 +84,19 @@ impl Owner {
                 }
             }
             Action::SkipPostStop => self.request_for(name, Request::SkipPostStop),
-            Action::Remove => self.request_for(name, Request::Remove),
+            Action::Remove => self.remove(name),
+        }
+    }
+
+    fn remove(&mut self, name: &TaskName) {
+        let released = self.tasks.get(name).is_none_or(|task| {
+            let cgroups = self.launcher.cgroups();
+            cgroups.release(task.uid.as_str(), &task.asked.spec)
+        });
+        if released {
+            self.request_for(name, Request::Remove);
+        } else {
+            self.look_again(name);
         }
     }
 
@@ -115,6 +127,7 @@ impl Owner {
             task.subject(&self.store)
         });
         if let Some(subject) = subject {
+            self.launcher.cgroups().kill(subject.uid.as_str());
             self.launcher.order(&subject, &Order::EndOrphans(run));
         }
     }
@@ -193,6 +206,7 @@ impl Owner {
             State::Terminated(end) => Some(end.reason),
             State::Running { .. } | State::Waiting { .. } => None,
         };
+        let began = matches!(&state, State::Terminated(end) if end.started_at.is_some());
         let runs = matches!(state, State::Running { .. });
         let was_waiting = self
             .tasks
@@ -212,7 +226,9 @@ impl Owner {
         if changed != Some(true) {
             return;
         }
-        if runs && was_waiting {
+        // A short task may be over before it was seen to run.
+        let has_run = runs || began;
+        if has_run && was_waiting {
             self.started(name);
         }
         if let Some(reason) = end {

@@ -106,12 +106,6 @@ fn refused(error: &io::Error) -> Refused {
 /// Whether this agent can run a task at all.
 fn admit(task: &NewTask) -> Result<(), Refused> {
     match &task.spec.work {
-        Work::Process(process) if process.resources.as_ref().is_some_and(|r| !r.is_empty()) => {
-            Err(Refused::Unsupported(format!(
-                "task {}: process.resources is not supported yet; leave it out",
-                task.name
-            )))
-        }
         Work::Process(_) => Ok(()),
         Work::Container(_) | Work::Pod(_) => Err(Refused::Unsupported(format!(
             "task {}: container tasks need --enable-container-mode; use process instead",
