@@ -11,7 +11,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use task_shim::proc::Scope;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -236,14 +236,27 @@ fn settings(config: &Config, store: &Store, init: Option<Pid>) -> io::Result<Set
 }
 
 async fn read_hints(fifo: File, hints: mpsc::Sender<String>) {
-    let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_file_unchecked(fifo) else {
+    let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_file_unchecked(fifo) else {
         return;
     };
-    let mut lines = BufReader::with_capacity(4096, pipe).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        if hints.send(line).await.is_err() {
-            return;
+    // Any process of this user can write here, so no line is waited for without bound.
+    let mut buffer = [0; 4096];
+    let mut filled = 0;
+    while let Ok(length @ 1..) = pipe.read(&mut buffer[filled..]).await {
+        filled += length;
+        let whole = buffer[..filled].iter().rposition(|b| *b == b'\n');
+        let used = match whole {
+            Some(end) => end + 1,
+            None if filled == buffer.len() => filled,
+            None => continue,
+        };
+        for line in String::from_utf8_lossy(&buffer[..used]).lines() {
+            if hints.send(line.to_owned()).await.is_err() {
+                return;
+            }
         }
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
     }
 }
 

@@ -170,3 +170,18 @@ fn a_daemon_of_a_killed_shim_is_ended_before_the_loss_is_recorded() {
     );
     assert!(!std::path::Path::new(&format!("/proc/{daemon}")).exists());
 }
+
+#[test]
+fn a_directory_of_somebody_else_is_left_alone_and_only_its_name_is_taken() {
+    let mut agent = agent().start();
+    let theirs = agent.dir().join("photos");
+    std::fs::create_dir(&theirs).expect("is made");
+    std::fs::write(theirs.join("1.jpg"), "x").expect("is written");
+    agent.restart();
+    assert!(theirs.join("1.jpg").exists());
+    let task = json!({"name": "photos", "spec": {"process": {"command": ["true"]}}});
+    let (code, error) = agent.post("/tasks", &task);
+    assert_eq!((code, &error["code"]), (409, &json!("AlreadyExists")));
+    assert_eq!(agent.get("/health").0, 200);
+    assert_eq!(agent.run("t", &json!({"command": ["true"]}))["exitCode"], 0);
+}

@@ -79,7 +79,7 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let code = match &refused {
             Refused::NotFound(_) => ErrorCode::TaskNotFound,
-            Refused::Exists(_) => ErrorCode::AlreadyExists,
+            Refused::Exists(_) | Refused::Foreign(_) => ErrorCode::AlreadyExists,
             Refused::UidMismatch { .. } => ErrorCode::PreconditionFailed,
             Refused::TooMany(_) => ErrorCode::TooManyTasks,
             Refused::Unsupported(_) => ErrorCode::InvalidTask,

@@ -27,6 +27,11 @@ pub enum Refused {
     /// A task of that name exists already.
     #[error("task {0} already exists; delete it first, or use setTasks to replace it")]
     Exists(TaskName),
+    /// The data directory has something else of that name.
+    #[error(
+        "the data directory holds something named {0} that is not a task; remove it, or choose another name"
+    )]
+    Foreign(TaskName),
     /// The `uid` precondition does not hold.
     #[error("task {name} has uid {found}, not {wanted}")]
     UidMismatch {

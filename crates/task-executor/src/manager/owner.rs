@@ -186,7 +186,7 @@ impl Owner {
             // Every arm is cancel safe: receiving, joining and sleeping lose nothing.
             tokio::select! {
                 biased;
-                () = &mut stop => return self,
+                () = &mut stop => break,
                 results = self.worker.done(), if self.under_way.is_some() => self.carried_out(results),
                 news = self.launcher.news(), if self.launcher.is_busy() => self.heard(news),
                 Some(ended) = self.shims.join_next() => if let Ok((name, uid)) = ended { self.shim_ended(&name, &uid) },
@@ -195,6 +195,19 @@ impl Owner {
                 () = until(next) => self.tick(),
             }
         }
+        self.finish().await;
+        self
+    }
+
+    /// Ends what is under way; all other requests learn that they came too late.
+    async fn finish(&mut self) {
+        if self.under_way.is_some() {
+            let results = self.worker.done().await;
+            self.carried_out(results);
+        }
+        self.commands.close();
+        while self.commands.recv().await.is_some() {}
+        self.pending.clear();
     }
 
     /// When something is to be done though nothing happens. With nothing but finished
@@ -438,12 +451,8 @@ impl Owner {
         while self.shims.join_next().await.is_some() {}
     }
 
-    /// Finishes what is under way and ends the store's thread.
+    /// Ends the store's thread. Nothing may be under way, see [`Self::finish`].
     pub(crate) async fn close(mut self) {
-        if self.under_way.is_some() {
-            let results = self.worker.done().await;
-            self.carried_out(results);
-        }
         while self.launcher.is_busy() {
             // A shim that was just started is found by the next start of the agent.
             drop(self.launcher.news().await);

@@ -65,7 +65,7 @@ impl Store {
                     {
                         loaded.stray_shims.push(shim);
                     }
-                    self.set_aside(&path, name.as_str(), &mut loaded)?;
+                    self.set_aside(&path, name.as_str(), &mut loaded);
                 }
             }
         }
@@ -73,11 +73,14 @@ impl Store {
         Ok(loaded)
     }
 
-    fn set_aside(&self, path: &Path, name: &str, loaded: &mut Loaded) -> io::Result<()> {
-        let aside = format!("{name}.{}", uuid::Uuid::new_v4());
-        fs::rename(path, self.root().join(".corrupt").join(&aside))?;
+    /// Moves what can't be read out of the way. If that fails too, it stays where it is and
+    /// keeps nobody but its own name from being used.
+    fn set_aside(&self, path: &Path, name: &str, loaded: &mut Loaded) {
+        let aside = format!("{name:.200}.{}", uuid::Uuid::new_v4());
+        if let Err(error) = fs::rename(path, self.root().join(".corrupt").join(&aside)) {
+            tracing::error!(name, %error, "record.not_set_aside");
+        }
         loaded.corrupt.push(aside);
-        Ok(())
     }
 
     fn read(&self, path: &Path, name: &TaskName, loaded: &mut Loaded) -> io::Result<Stored> {
@@ -94,7 +97,7 @@ impl Store {
                     // That it was to be deleted is certain; what was to follow is not known.
                     tracing::error!(task = %name, %error, "record.set_aside");
                     let since = fs::metadata(&mark)?.mtime();
-                    self.set_aside(&mark, &format!("{name}.{DELETE_FILE}"), loaded)?;
+                    self.set_aside(&mark, &format!("{name:.180}.{DELETE_FILE}"), loaded);
                     fs::write(&mark, encode_mark(since, None))?;
                     Some((since, None))
                 }

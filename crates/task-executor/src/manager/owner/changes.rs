@@ -103,6 +103,18 @@ fn refused(error: &io::Error) -> Refused {
     }
 }
 
+/// Whether an error says nothing about the data directory as a whole: the task is still at
+/// work, or something that isn't ours has its name.
+fn is_of_one_task(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
+    )
+}
+
 /// Whether this agent can run a task at all.
 fn admit(task: &NewTask) -> Result<(), Refused> {
     match &task.spec.work {
@@ -290,6 +302,9 @@ impl Owner {
     pub(super) fn carried_out(&mut self, results: Vec<Carried>) {
         let UnderWay(replies) = self.under_way.take().unwrap_or_default();
         for ((change, result), reply) in results.into_iter().zip(replies) {
+            if let Reply::Own(name) = &reply {
+                self.tasks.update(name, |task| task.changing = false);
+            }
             match result {
                 Ok(()) => {
                     self.works_again();
@@ -316,7 +331,7 @@ impl Owner {
     }
 
     fn failed(&mut self, error: &io::Error, reply: Reply) {
-        if error.kind() != io::ErrorKind::ResourceBusy {
+        if !is_of_one_task(error) {
             tracing::error!(%error, "change.failed");
             self.metrics.store_error();
             self.failing = Some(match refused(error) {
@@ -327,9 +342,9 @@ impl Owner {
         }
         match reply {
             Reply::Nobody => {}
-            Reply::Own(name) => {
-                self.tasks.update(&name, |task| task.changing = false);
-                self.look_again(&name);
+            Reply::Own(name) => self.look_again(&name),
+            Reply::Create(name, reply) if is_of_one_task(error) => {
+                drop(reply.send(Err(Refused::Foreign(name))));
             }
             Reply::Create(_, reply) => drop(reply.send(Err(refused(error)))),
             Reply::Set(reply) => drop(reply.send(Err(refused(error)))),
@@ -350,17 +365,13 @@ impl Owner {
                 let since = inspect::stamp(since);
                 self.tasks.update(&name, |task| {
                     task.deletion = Some(Deletion { since, successor });
-                    task.changing = false;
                     task.draw();
                 });
                 self.publish(&name, ChangeKind::Modified);
                 self.attend(&name);
             }
             Op::Remove(name, _, successor) => self.removed(&name, successor),
-            Op::Exit(name, _) | Op::NoPostStop(name) => {
-                self.tasks.update(&name, |task| task.changing = false);
-                self.attend(&name);
-            }
+            Op::Exit(name, _) | Op::NoPostStop(name) => self.attend(&name),
             Op::Probe => {}
         }
     }
