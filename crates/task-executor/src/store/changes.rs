@@ -245,3 +245,112 @@ fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     file.write_all(bytes)?;
     if sync { file.sync_all() } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn store(sync: bool) -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let store = Store::open(dir.path(), sync).expect("opens");
+        (dir, store)
+    }
+
+    fn task(name: &str) -> Newcomer {
+        let json = format!(r#"{{"name":"{name}","spec":{{"process":{{"command":["true"]}}}}}}"#);
+        let task = sandbox_api::parse_one(json.as_bytes())
+            .expect("is valid")
+            .value;
+        let uid = TaskUid::parse(&format!("u-{name}")).expect("is valid");
+        (uid, 1, Arc::new(task))
+    }
+
+    fn name(text: &str) -> TaskName {
+        TaskName::parse(text).expect("is valid")
+    }
+
+    /// Tasks that are on disk, and whether each is being deleted.
+    fn kept(store: &Store) -> Vec<(String, bool)> {
+        let mut tasks: Vec<_> = store
+            .load()
+            .expect("loads")
+            .tasks
+            .into_iter()
+            .map(|stored| (stored.task.name.to_string(), stored.deletion.is_some()))
+            .collect();
+        tasks.sort();
+        tasks
+    }
+
+    fn is_empty(dir: &Path) -> bool {
+        fs::read_dir(dir).expect("is there").next().is_none()
+    }
+
+    #[test]
+    fn a_change_that_fails_in_the_middle_leaves_nothing_behind() {
+        for sync in [false, true] {
+            let (dir, store) = store(sync);
+            let old = vec![Op::Create(task("old"))];
+            let marked = vec![Op::Mark(name("old"), 5, Some(task("next")))];
+            let results = store.carry_out(&[old]);
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+            assert!(store.carry_out(&[marked])[0].is_ok());
+            // A name that can't be had: the third step of four fails when it is put in place.
+            fs::create_dir(dir.path().join("taken")).expect("is made");
+            fs::write(dir.path().join("taken/file"), "x").expect("is written");
+            let change = vec![
+                Op::Create(task("a")),
+                Op::Mark(name("old"), 9, None),
+                Op::Create(task("taken")),
+                Op::Create(task("b")),
+            ];
+            let alone = vec![Op::Create(task("c"))];
+            let results = store.carry_out(&[change, alone]);
+            assert!(results[0].is_err());
+            assert!(results[1].is_ok(), "another change is not touched by it");
+            assert_eq!(
+                kept(&store),
+                [("c".to_owned(), false), ("old".to_owned(), true)]
+            );
+            let mut old = store.load().expect("loads").tasks.into_iter();
+            let mark = old.find_map(|stored| stored.deletion).expect("is marked");
+            assert_eq!(mark.0, 5, "the earlier mark is back");
+            assert_eq!(mark.1.expect("has one").2.name.as_str(), "next");
+            assert!(is_empty(&dir.path().join(".new")));
+        }
+    }
+
+    #[test]
+    fn a_step_that_can_not_be_staged_fails_its_change_before_anything_is_visible() {
+        let (dir, store) = store(false);
+        let change = vec![
+            Op::Create(task("a")),
+            Op::Mark(name("no-such-task"), 1, None),
+        ];
+        assert!(store.carry_out(&[change])[0].is_err());
+        assert_eq!(kept(&store), []);
+        assert!(is_empty(&dir.path().join(".new")));
+    }
+
+    #[test]
+    fn a_removal_waits_for_the_lock_and_gives_the_name_to_the_successor() {
+        let (dir, store) = store(false);
+        store.carry_out(&[vec![Op::Create(task("a"))]]);
+        let successor = (TaskUid::parse("u-2").expect("is valid"), 2, task("a").2);
+        let mark = Op::Mark(name("a"), 1, Some(successor.clone()));
+        assert!(store.carry_out(&[vec![mark]])[0].is_ok());
+        let removal = vec![Op::Remove(name("a"), task("a").0, Some(successor))];
+        let held = File::open(dir.path().join("a"))
+            .and_then(|dir| Lock::take_as_thread(dir, TASK_FILE))
+            .expect("is asked")
+            .expect("is free");
+        let refused = store.carry_out(std::slice::from_ref(&removal));
+        let kind = refused[0].as_ref().expect_err("it is held").kind();
+        assert_eq!(kind, io::ErrorKind::ResourceBusy);
+        drop(held);
+        assert!(store.carry_out(&[removal])[0].is_ok());
+        let now = store.load().expect("loads").tasks.remove(0);
+        assert_eq!((now.uid.as_str(), now.deletion.is_none()), ("u-2", true));
+    }
+}
