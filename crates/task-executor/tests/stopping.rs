@@ -4,38 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde_json::{Value, json};
-use testkit::agent::{Agent, PATIENCE, Setup};
+use testkit::agent::{PATIENCE, Setup};
 use testkit::eventually;
 use testkit::place::{is_alive, state};
+use testkit::task::{check_end, sh};
 
 fn setup() -> Setup {
     Setup::new(env!("CARGO_BIN_EXE_task-executor"))
-}
-
-fn sh(script: &str) -> Value {
-    json!({"command": ["sh", "-c", script]})
-}
-
-fn check_end(end: &Value, reason: &str, code: i32, signal: Option<i32>) {
-    let found = (&end["reason"], &end["exitCode"], &end["signal"]);
-    let expected = (&json!(reason), &json!(code), &json!(signal));
-    assert_eq!(found, expected, "{end}");
-}
-
-/// Waits for lines of pids in a task's output.
-fn pids(agent: &Agent, name: &str, count: usize) -> Vec<Pid> {
-    eventually(&format!("{name} has told {count} pids"), PATIENCE, || {
-        let text = agent.stdout(name);
-        let found: Vec<_> = text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-            .filter_map(|line| line.trim().parse().ok())
-            .map(Pid::from_raw)
-            .collect();
-        (found.len() >= count).then_some(found)
-    })
 }
 
 fn wait_for(path: &Path) {
@@ -144,7 +120,7 @@ fn a_kill_from_outside_is_told_as_a_signal_and_not_as_a_stop() {
         "t",
         &json!({"process": sh("echo $$; sleep 1000"), "timeoutSeconds": 600}),
     );
-    let leader = pids(&agent, "t", 1)[0];
+    let leader = agent.told_pids("t", 1)[0];
     agent.signal(leader, Signal::SIGKILL);
     check_end(&agent.ended("t"), "Failed", 137, Some(9));
 }
@@ -162,7 +138,7 @@ fn a_deleted_tree_is_dead_when_the_task_is_gone_however_it_hid() {
     let agent = setup().start();
     let spec = json!({"process": sh(ESCAPERS), "terminationGracePeriodSeconds": 1});
     agent.create("t", &spec);
-    let tree = pids(&agent, "t", 5);
+    let tree = agent.told_pids("t", 5);
     assert!(tree.iter().all(|pid| is_alive(*pid)), "{tree:?}");
     assert_eq!(agent.delete("/tasks/t"), 204);
     let (code, task) = agent.get("/tasks/t");
@@ -183,7 +159,7 @@ fn a_timed_out_tree_is_dead_when_the_end_is_visible() {
     let spec =
         json!({"process": sh(ESCAPERS), "timeoutSeconds": 3, "terminationGracePeriodSeconds": 1});
     agent.create("t", &spec);
-    let tree = pids(&agent, "t", 5);
+    let tree = agent.told_pids("t", 5);
     check_end(&agent.ended("t"), "TaskTimeout", 137, Some(9));
     for pid in tree {
         assert!(!is_alive(pid), "{pid} runs on");
@@ -198,7 +174,7 @@ fn a_crowd_of_daemons_is_ended_to_the_last() {
         "t",
         &json!({"process": sh(script), "terminationGracePeriodSeconds": 0}),
     );
-    let crowd = pids(&agent, "t", 200);
+    let crowd = agent.told_pids("t", 200);
     assert_eq!(agent.delete("/tasks/t"), 204);
     agent.gone("t");
     let left: Vec<_> = crowd.into_iter().filter(|pid| is_alive(*pid)).collect();
@@ -228,7 +204,7 @@ fn a_tree_that_keeps_forking_is_ended() {
         "t",
         &json!({"process": process, "terminationGracePeriodSeconds": 0}),
     );
-    pids(&agent, "t", 20);
+    agent.told_pids("t", 20);
     assert!(marked(&mark) > 0);
     assert_eq!(agent.delete("/tasks/t"), 204);
     agent.gone("t");
@@ -241,7 +217,7 @@ fn daemons_outlive_the_exit_of_their_task_and_still_belong_to_it() {
     let script = "setsid sleep 1000 & echo $!; sh -c 'sleep 1000 & echo $!'";
     let end = agent.run("t", &sh(script));
     check_end(&end, "Succeeded", 0, None);
-    let daemons = pids(&agent, "t", 2);
+    let daemons = agent.told_pids("t", 2);
     assert!(daemons.iter().all(|pid| is_alive(*pid)), "{daemons:?}");
     assert_eq!(agent.delete("/tasks/t"), 204);
     agent.gone("t");
@@ -254,7 +230,7 @@ fn a_timeout_ends_daemons_of_a_task_that_is_over_and_changes_no_result() {
     let script = "setsid sleep 1000 & echo $!; exit 3";
     agent.create("t", &json!({"process": sh(script), "timeoutSeconds": 2}));
     check_end(&agent.ended("t"), "Failed", 3, None);
-    let daemon = pids(&agent, "t", 1)[0];
+    let daemon = agent.told_pids("t", 1)[0];
     assert!(is_alive(daemon), "it has its time");
     eventually("the daemon has ended", PATIENCE, || {
         (!is_alive(daemon)).then_some(())
@@ -272,13 +248,13 @@ fn leftovers_are_killed_at_the_exit_of_a_task_that_asks_for_it() {
         &json!({"process": process, "terminationGracePeriodSeconds": 1}),
     );
     check_end(&agent.ended("t"), "Failed", 4, None);
-    for pid in pids(&agent, "t", 2) {
+    for pid in agent.told_pids("t", 2) {
         assert!(!is_alive(pid), "{pid} runs on");
     }
     let keep =
         json!({"command": ["sh", "-c", "sleep 1000 & echo $!"], "leftoverProcesses": "Keep"});
     check_end(&agent.run("keep", &keep), "Succeeded", 0, None);
-    assert!(is_alive(pids(&agent, "keep", 1)[0]));
+    assert!(is_alive(agent.told_pids("keep", 1)[0]));
 }
 
 #[test]
@@ -286,7 +262,7 @@ fn a_daemon_that_ends_is_reaped() {
     let agent = setup().start();
     let end = agent.run("t", &sh("sleep 1000 & echo $!"));
     check_end(&end, "Succeeded", 0, None);
-    let daemon = pids(&agent, "t", 1)[0];
+    let daemon = agent.told_pids("t", 1)[0];
     agent.signal(daemon, Signal::SIGKILL);
     eventually("no zombie is left", PATIENCE, || {
         state(daemon).is_none().then_some(())
@@ -308,7 +284,7 @@ fn a_replacement_starts_when_nothing_of_its_predecessor_runs() {
     let (code, list) = set(&old, 2);
     assert_eq!(code, 200);
     let first = list[0]["uid"].clone();
-    let daemon = pids(&agent, "t", 1)[0];
+    let daemon = agent.told_pids("t", 1)[0];
     let new = format!("[ -e /proc/{daemon}/cwd ] && exit 1; rmdir {path} || exit 2; exit 0");
     let (code, list) = set(&new, 2);
     assert_eq!((code, &list[0]["uid"]), (200, &first), "{list}");
@@ -350,7 +326,7 @@ fn a_deletion_cancels_the_replacement_that_was_to_follow() {
     let spec = json!({"process": sh("trap '' TERM; echo $$; while :; do sleep 1; done"), "terminationGracePeriodSeconds": 1});
     let (_dir, ran) = scratch("ran");
     set(&json!([{"name": "t", "spec": spec}]));
-    pids(&agent, "t", 1);
+    agent.told_pids("t", 1);
     set(&json!([{"name": "t", "spec": {"process": {"command": ["touch", ran]}}}]));
     set(&json!([]));
     agent.gone("t");
@@ -544,7 +520,7 @@ fn an_endless_post_stop_hook_is_ended_by_its_timeout() {
     let hook = json!({"exec": {"command": ["sh", "-c", "trap '' TERM; echo $$; sleep 1000"]}, "timeoutSeconds": 1});
     process["lifecycle"] = json!({"postStop": hook});
     check_end(&agent.run("t", &process), "Failed", 5, None);
-    let hook = pids(&agent, "t", 1)[0];
+    let hook = agent.told_pids("t", 1)[0];
     eventually("the hook has ended", PATIENCE, || {
         (!is_alive(hook)).then_some(())
     });

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use testkit::agent::{Agent, Setup};
 use testkit::place;
+use testkit::task::{check_end, sh};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_task-executor");
 
@@ -20,21 +21,11 @@ fn after(script: &str) -> Setup {
     setup().wrapper(["sh", "-c", &script, "sh"])
 }
 
-fn sh(script: &str) -> Value {
-    json!({"command": ["sh", "-c", script]})
-}
-
 /// Runs a process that must succeed, and gives its output.
 fn output(agent: &Agent, name: &str, process: &Value) -> String {
     let end = agent.run(name, process);
     assert_eq!(end["exitCode"], 0, "{name}: {end}");
     agent.stdout(name)
-}
-
-fn check_end(end: &Value, reason: &str, code: i32, signal: Option<i32>) {
-    let found = (&end["reason"], &end["exitCode"], &end["signal"]);
-    let expected = (&json!(reason), &json!(code), &json!(signal));
-    assert_eq!(found, expected, "{end}");
 }
 
 fn program_file(path: &Path, content: &str, mode: u32) {

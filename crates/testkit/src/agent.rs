@@ -257,6 +257,19 @@ impl Agent {
         std::fs::read_to_string(self.dir.join(name).join("stdout.log")).unwrap_or_default()
     }
 
+    /// Waits until a task has written so many lines that are pids, and gives these.
+    pub fn told_pids(&self, name: &str, count: usize) -> Vec<Pid> {
+        eventually(&format!("{name} has told {count} pids"), PATIENCE, || {
+            let text = self.stdout(name);
+            let lines = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+            let found: Vec<_> = lines
+                .filter_map(|line| line.trim().parse().ok())
+                .map(Pid::from_raw)
+                .collect();
+            (found.len() >= count).then_some(found)
+        })
+    }
+
     /// Pid of init, also when a wrapper has started it.
     pub fn init(&self) -> Pid {
         let started = self.started();
@@ -390,8 +403,13 @@ impl Drop for Agent {
         let cleared = self.clear();
         if self.init.is_some() {
             self.stop();
-        } else if let Some(server) = self.try_server() {
+        }
+        // One that has lost its init, or whose wrapper has gone before it.
+        if let Some(server) = self.try_server() {
             self.signal(server, Signal::SIGTERM);
+            eventually("the server has ended", PATIENCE, || {
+                self.try_server().is_none().then_some(())
+            });
         }
         drop(self.temporary.take());
         assert!(

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod http;
 pub mod place;
+pub mod task;
 
 use std::time::{Duration, Instant};
 
