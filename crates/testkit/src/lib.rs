@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod chaos;
 pub mod http;
+pub mod random;
 
 use std::time::{Duration, Instant};
 
