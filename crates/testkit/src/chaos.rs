@@ -1,6 +1,7 @@
 //! The chaos campaign: seeded rounds of requests and faults against real agents, judged
 //! against a model of what was acknowledged. `agent-chaos --help` says how to run it.
 
+mod cgroups;
 mod checks;
 mod damage;
 mod disk;
@@ -40,8 +41,50 @@ Usage: agent-chaos --agent PATH [OPTIONS]
   --journal        print what happened in each round, not only where something is wrong
 ";
 
-/// Kinds of violations that are known and being worked on: `--skip-known` does not fail for them.
-const KNOWN: &[&str] = &["init-killed", "survivor-of-killed-shim"];
+/// Kinds of violations that are known and being worked on, and what is wrong: `--skip-known`
+/// does not fail for them. A mended one goes from this list.
+const KNOWN: &[(&str, &str)] = &[
+    (
+        "init-killed",
+        "a new agent does not take over from a server whose init was killed",
+    ),
+    (
+        "survivor-of-killed-shim",
+        "what a task started is not found once its shim was killed",
+    ),
+    (
+        "survivor-of-damaged",
+        "a task whose run record is damaged is not ended once its shim was killed",
+    ),
+    (
+        "survivor-of-set-aside",
+        "a task whose record is set aside runs on, out of reach",
+    ),
+    (
+        "damaged-waits",
+        "a running task whose run record is damaged is shown as waiting",
+    ),
+    (
+        "hook-after-loss",
+        "postStop after a lost end: late, left out, or run twice by a deletion",
+    ),
+    (
+        "hook-on-full-disk",
+        "postStop is left out on a full disk, and the task stays running",
+    ),
+    (
+        "lost-on-full-disk",
+        "no room for the second run record after preStart loses the end",
+    ),
+    (
+        "given-up",
+        "five quick tries to start, and a task is called StartError for good",
+    ),
+    (
+        "set-not-whole",
+        "setTasks answers 507 after it has obeyed in part",
+    ),
+];
 
 #[derive(Debug)]
 struct Options {
@@ -189,7 +232,7 @@ impl Options {
     }
 
     fn fails_for(&self, kind: &str) -> bool {
-        !(self.skip_known && KNOWN.contains(&kind))
+        !(self.skip_known && KNOWN.iter().any(|(known, _)| *known == kind))
     }
 
     fn count(&self, tally: &mut Tally, seed: u64, report: Report) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::cgroups;
 use super::model::{Outcome, Records, Run, Shown, Tri, run_of, state};
 use super::procs;
 use super::round::{Round, Stop, brief};
@@ -45,6 +46,8 @@ impl Round {
         let before = self.settle()?;
         self.check_runs(&before);
         self.check_survivors(&before);
+        // An orderly end waits for requests that are under way; that was tried before.
+        self.hang_up();
         self.restart()?;
         let after = self.settle()?;
         self.check_same(&before, &after);
@@ -53,6 +56,7 @@ impl Round {
         self.clear()?;
         self.check_runs(&json!([]));
         self.check_survivors(&json!([]));
+        self.check_groups();
         self.check_server();
         self.check_stop();
         Ok(())
@@ -69,6 +73,7 @@ impl Round {
                 return Err(Stop);
             };
             self.model.list(&list);
+            self.note_groups();
             let unsettled = self.unsettled(&list);
             if unsettled.is_empty() {
                 self.model.settled(&list);
@@ -77,9 +82,10 @@ impl Round {
                 return Ok(list);
             }
             if Instant::now() > end {
-                let text = format!("not settled in {PATIENCE:?}: {}", unsettled.join("; "));
+                let kind = self.why_unsettled(&unsettled);
+                let text = format!("not settled in {PATIENCE:?}: {unsettled:?}");
                 self.note(&text);
-                self.model.violate("unsettled", text);
+                self.model.violate(kind, text);
                 self.model.settled(&list);
                 return Ok(list);
             }
@@ -87,35 +93,55 @@ impl Round {
         }
     }
 
-    /// The tasks that must still change.
-    fn unsettled(&self, list: &Value) -> Vec<String> {
+    fn why_unsettled(&self, unsettled: &[(String, String)]) -> &'static str {
+        let all = |check: fn(&Run) -> bool| {
+            let run = |name: &String| self.model.runs.get(name);
+            unsettled
+                .iter()
+                .all(|(name, _)| run(name).is_some_and(check))
+        };
+        if all(|run| run.plan.post && run.disk_was_full) {
+            "hook-on-full-disk"
+        } else if all(|run| run.plan.post && run.hurt.shim) {
+            "hook-after-loss"
+        } else {
+            "unsettled"
+        }
+    }
+
+    /// The tasks that must still change: run, and how it is shown.
+    fn unsettled(&self, list: &Value) -> Vec<(String, String)> {
         let tasks: Vec<_> = list.as_array().into_iter().flatten().collect();
         let runs = |task: &&&Value| matches!(state(task), Some((_, Shown::Running)));
         let running = tasks.iter().filter(runs).count();
         let full = self.running_max.is_some_and(|max| running >= max);
         let target = self.victim.target();
-        let settled = |task: &Value| {
-            let run = run_of(task).and_then(|run| self.model.runs.get(run));
-            let Some(run) = run else { return true };
+        let settled = |run: &Run, task: &Value| {
             if task["deletionTimestamp"].is_string() {
                 return false;
             }
+            let never_ends = || {
+                run.plan.end() == End::Never
+                    && target.shim_of(&run.plan.name).is_some()
+                    && self.ledger(run).iter().any(|word| word == "start")
+            };
             match state(task) {
                 Some((_, Shown::Terminated(_))) => true,
                 Some((_, Shown::Waiting("Queued"))) => full,
-                Some((_, Shown::Running)) => {
-                    run.plan.end() == End::Never
-                        && target.shim_of(&run.plan.name).is_some()
-                        && self.ledger(run).iter().any(|word| word == "start")
-                }
-                _ => false,
+                Some((_, Shown::Running)) => never_ends(),
+                // That it is shown so is a violation of its own.
+                Some((_, Shown::Waiting(_))) => run.records == Records::Damaged && never_ends(),
+                None => false,
             }
         };
-        tasks
-            .iter()
-            .filter(|task| !settled(task))
-            .map(|task| brief(task))
-            .collect()
+        let mut found = Vec::new();
+        for task in tasks {
+            let run = run_of(task).and_then(|run| self.model.runs.get(run));
+            if let Some(run) = run.filter(|run| !settled(run, task)) {
+                found.push((run.plan.run.clone(), brief(task)));
+            }
+        }
+        found
     }
 
     /// What a run has written down.
@@ -241,7 +267,8 @@ impl Round {
             return Err(Stop);
         }
         let list = self.settle()?;
-        if list != json!([]) {
+        // What is stuck was complained about already.
+        if list != json!([]) && self.unsettled(&list).is_empty() {
             self.model
                 .violate("undeleted", format!("after setTasks [] there is {list}"));
         }
@@ -249,7 +276,7 @@ impl Round {
             run.deleted = Tri::Yes;
         }
         let left = self.victim.target().task_names();
-        if !left.is_empty() {
+        if !left.is_empty() && list == json!([]) {
             self.model
                 .violate("litter", format!("directories of deleted tasks: {left:?}"));
         }
@@ -286,6 +313,27 @@ impl Round {
                 let text = format!("{role} does not reap {zombies:?}");
                 self.model.violate("zombies", text);
             }
+        }
+    }
+
+    /// Remembers the control groups that tasks are in.
+    pub(super) fn note_groups(&mut self) {
+        for process in procs::of_round(&self.victim.tag) {
+            if process.run.is_some() {
+                self.groups.extend(cgroups::own_groups(process.pid));
+            }
+        }
+    }
+
+    /// Checks that no control group of a task is left.
+    fn check_groups(&mut self) {
+        let left = calm(SOON, || {
+            let left: Vec<_> = self.groups.iter().filter(|dir| dir.exists()).collect();
+            (!left.is_empty()).then_some(left)
+        });
+        if let Some(left) = left {
+            let text = format!("control groups of deleted tasks: {left:?}");
+            self.model.violate("cgroups", text);
         }
     }
 
@@ -345,8 +393,16 @@ fn judge_words(
     let count = |word: &str| words.iter().filter(|w| *w == word).count();
     let (pre, start, post) = (count("pre"), count("start"), count("post"));
     let mut found = Vec::new();
-    if pre > 1 || start > 1 || post > 1 {
+    if pre > 1 || start > 1 {
         found.push(("twice", "was run more than once"));
+    }
+    if post > 1 {
+        let kind = if run.hurt.shim {
+            "hook-after-loss"
+        } else {
+            "twice"
+        };
+        found.push((kind, "has run its postStop hook more than once"));
     }
     if !words.is_sorted_by_key(|word| ["pre", "start", "post"].iter().position(|w| w == word)) {
         found.push(("hooks", "did things in the wrong order"));
@@ -359,7 +415,16 @@ fn judge_words(
     }
     let over = match task.and_then(state) {
         Some((_, Shown::Terminated(end))) => {
-            let exact = end["reason"] != "Unknown" && !run.hurt.leader;
+            let ran = !["Unknown", "StartError"]
+                .iter()
+                .any(|why| end["reason"] == *why);
+            if end["reason"] == "StartError" && start > 0 {
+                found.push((
+                    "given-up",
+                    "was run although it is said to have failed to start",
+                ));
+            }
+            let exact = ran && !run.hurt.leader;
             if exact && run.deleted == Tri::No && run.plan.starts() && start == 0 {
                 found.push(("not-run", "was not run although it is said to have ended"));
             }
@@ -372,8 +437,10 @@ fn judge_words(
             false
         }
         Some((_, Shown::Waiting(_))) => {
-            if start > 0 && run.records == Records::Sound {
-                found.push(("changed", "was run although it is said to wait"));
+            if start > 0 {
+                let damaged = run.records > Records::Sound;
+                let kind = if damaged { "damaged-waits" } else { "changed" };
+                found.push((kind, "was run although it is said to wait"));
             }
             false
         }
@@ -382,6 +449,8 @@ fn judge_words(
     if over && run.plan.post && start > 0 && post == 0 && !run.hurt.hook {
         let kind = if run.disk_was_full {
             "hook-on-full-disk"
+        } else if run.hurt.shim {
+            "hook-after-loss"
         } else {
             "hooks"
         };

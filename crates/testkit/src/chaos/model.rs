@@ -190,10 +190,11 @@ impl Model {
         self.runs.insert(run.plan.run.clone(), run);
     }
 
-    /// The run that a name should have now.
+    /// The run that a name should have now, and that may be sent again without being run
+    /// again: one that may have been set aside would be new to the agent.
     pub(super) fn wanted(&self, name: &str) -> Option<&Run> {
         let mut of_name = self.runs.values().filter(|run| run.plan.name == name);
-        of_name.rfind(|run| run.is_wanted())
+        of_name.rfind(|run| run.is_wanted() && run.records < Records::MayBeSetAside)
     }
 
     /// All runs that were sent under a name.
@@ -377,11 +378,18 @@ impl Model {
         let right = run.allows(code, end["signal"].as_i64(), reason);
         // What a deletion does to a task depends on the moment; but it makes no success.
         if !right && (seen.deleted == Tri::No || reason == "Succeeded") {
+            // It is said never to have been startable, though it is.
+            let late_record = run.disk_was_full && run.plan.pre.is_some();
+            let kind = match reason {
+                "StartError" => "given-up",
+                "Unknown" if late_record => "lost-on-full-disk",
+                _ => "wrong-end",
+            };
             let text = format!(
-                "{} ({:?}) has not ended like that: ",
-                seen.run, run.plan.work
+                "{} ({:?}, {:?}, {:?}) has not ended like that: {}",
+                seen.run, run.plan.work, run.hurt, run.records, seen.task
             );
-            self.violate("wrong-end", text + &seen.task.to_string());
+            self.violate(kind, text);
         }
     }
 
@@ -434,7 +442,7 @@ impl Model {
             }
             if run.is_wanted() {
                 // It was never accepted, or it is set aside: either way it is no more.
-                if run.accepted == Tri::Maybe {
+                if run.accepted == Tri::Maybe && run.records < Records::MayBeSetAside {
                     run.accepted = Tri::No;
                 }
                 run.deleted = Tri::Yes;
@@ -457,7 +465,12 @@ fn judge(run: &mut Run, task: &Value) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     let mut violate = |kind, text| found.push((kind, text));
     if run.accepted == Tri::No {
-        violate("stranger", "is there although it was refused");
+        let kind = if run.disk_was_full {
+            "set-not-whole"
+        } else {
+            "stranger"
+        };
+        violate(kind, "is there although it was refused");
     }
     run.accepted = Tri::Yes;
     let deleting = task["deletionTimestamp"].is_string();
@@ -492,7 +505,10 @@ fn judge(run: &mut Run, task: &Value) -> Vec<(&'static str, &'static str)> {
             run.shown_end = Some(end.clone());
         }
         Shown::Running | Shown::Waiting(_) if run.shown_end.is_some() => {
-            violate("changed", "had ended before");
+            let unseen = |end: &Value| end["reason"] == "Unknown" || end["reason"] == "StartError";
+            let hook = run.plan.post && run.shown_end.as_ref().is_some_and(unseen);
+            let kind = if hook { "hook-after-loss" } else { "changed" };
+            violate(kind, "had ended before");
         }
         Shown::Running => run.running_shown = true,
         Shown::Waiting(_) if run.running_shown && run.records == Records::Sound => {

@@ -1,6 +1,6 @@
 //! One round: an agent of its own, random requests, faults in between, checks at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,8 @@ pub(super) struct Round {
     pub(super) idle_descriptors: usize,
     /// Whether litter or damage was put into the data directory.
     pub(super) data_dir_was_touched: bool,
+    /// Control groups that tasks were seen in.
+    pub(super) groups: BTreeSet<PathBuf>,
     random: Random,
     client: Client,
     peers: Vec<TcpStream>,
@@ -76,7 +78,8 @@ pub(super) fn run(order: &Order) -> io::Result<Report> {
     if faults.contains(&Fault::DiskFull) {
         round.disk = Some(Disk::mount(&root.path().join("disk"))?);
     }
-    if round.play(&faults).is_err() {
+    let stopped = round.play(&faults).is_err();
+    if stopped || !round.model.violations.is_empty() {
         let words = round.victim.last_words();
         round.note(format!("the agent's last words:\n{words}"));
     }
@@ -113,6 +116,7 @@ impl Round {
             running_max,
             idle_descriptors: 0,
             data_dir_was_touched: false,
+            groups: BTreeSet::new(),
             random,
             client,
             peers: Vec::new(),
@@ -317,6 +321,7 @@ impl Round {
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), Stop> {
+        self.note_groups();
         *self
             .report
             .faults
