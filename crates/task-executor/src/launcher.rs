@@ -235,7 +235,6 @@ fn spawn() -> io::Result<AsyncFd<OwnedFd>> {
     // It is reaped like everything else that ends under the server.
     Command::new("/proc/self/exe")
         .arg0(task_shim::SHIM_ROLE)
-        .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

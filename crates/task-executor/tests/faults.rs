@@ -175,7 +175,6 @@ fn the_exit_of_a_task_whose_shim_was_killed_is_unknown_and_its_tree_is_ended() {
 }
 
 #[test]
-#[ignore = "known: daemons in a session of their own survive the loss of their shim"]
 fn a_killed_shim_leaves_no_daemon_behind() {
     let agent = setup().start();
     let script = "setsid sh -c 'echo $$; sleep 1000' & (setsid sh -c 'echo $$; sleep 1000' &); echo $$; sleep 1000";
@@ -192,7 +191,6 @@ fn a_killed_shim_leaves_no_daemon_behind() {
 }
 
 #[test]
-#[ignore = "known: the daemons of a finished task survive its shim and then its deletion"]
 fn a_killed_shim_of_a_finished_task_leaves_no_daemon_behind() {
     let agent = setup().start();
     check_end(
@@ -214,7 +212,6 @@ fn a_killed_shim_of_a_finished_task_leaves_no_daemon_behind() {
 }
 
 #[test]
-#[ignore = "known: the postStop hook of a task whose shim was killed does not run before the next restart"]
 fn the_post_stop_hook_runs_also_for_a_task_whose_shim_was_killed() {
     let agent = setup().start();
     let task = Patient::new();
@@ -273,7 +270,6 @@ fn after_the_death_of_init_server_and_shim_the_end_is_unknown() {
 }
 
 #[test]
-#[ignore = "known: a start while the server of a killed init still lives ends with `in use`"]
 fn a_start_after_the_death_of_init_alone_takes_over() {
     let mut agent = setup().start();
     let task = Patient::new();
@@ -295,7 +291,6 @@ fn a_start_after_the_death_of_init_alone_takes_over() {
 }
 
 #[test]
-#[ignore = "known: a server whose init was killed takes itself for a container's and terminates tasks at SIGTERM"]
 fn a_server_without_its_init_still_keeps_tasks_at_sigterm() {
     let mut agent = setup().start();
     let task = Patient::new();
@@ -655,7 +650,6 @@ fn d19_a_corrupt_task_record_is_set_aside_and_named_and_blocks_nothing() {
 }
 
 #[test]
-#[ignore = "known: the tree of a task whose record is set aside runs on and belongs to nobody"]
 fn d19_nothing_runs_on_unowned_when_a_record_is_corrupt() {
     let mut agent = setup().start();
     agent.create("t", &json!({"process": sh("echo $$; sleep 1000")}));

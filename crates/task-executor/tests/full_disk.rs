@@ -163,7 +163,6 @@ fn a_task_that_fills_the_disk_itself_is_told_exactly() {
 }
 
 #[test]
-#[ignore = "known: setTasks keeps the tasks that were stored before the disk was full"]
 fn a_set_that_does_not_fit_is_refused_as_a_whole() {
     let Some(small) = Small::start(512, "--max-concurrent-tasks=1") else {
         return;
@@ -184,7 +183,6 @@ fn a_set_that_does_not_fit_is_refused_as_a_whole() {
 }
 
 #[test]
-#[ignore = "known: marking a deletion needs room, so a full disk can't be cleaned: 507"]
 fn a_full_disk_is_cleaned_by_deleting_the_task_that_filled_it() {
     let Some(small) = Small::start(512, "--log-level=info") else {
         return;
@@ -206,7 +204,6 @@ fn a_full_disk_is_cleaned_by_deleting_the_task_that_filled_it() {
 }
 
 #[test]
-#[ignore = "known: after five attempts a task that waits for room is given up as StartError"]
 fn a_task_whose_turn_comes_on_a_full_disk_waits_for_room_and_then_runs() {
     let Some(small) = Small::start(512, "--max-concurrent-tasks=1") else {
         return;
@@ -238,7 +235,6 @@ fn a_task_whose_turn_comes_on_a_full_disk_waits_for_room_and_then_runs() {
 }
 
 #[test]
-#[ignore = "known: /health and /readyz stay 200 when the data directory can't be written"]
 fn the_agent_is_not_healthy_when_its_data_directory_is_gone() {
     let agent = Setup::new(env!("CARGO_BIN_EXE_task-executor")).start();
     let away = agent.dir().with_extension("away");

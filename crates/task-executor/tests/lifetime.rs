@@ -285,7 +285,6 @@ fn the_terminate_policy_leaves_what_waits_in_line_for_the_next_start() {
 }
 
 #[test]
-#[ignore = "known: the second signal is swallowed"]
 fn a_second_signal_ends_the_agent_at_once() {
     let mut agent = setup().flag("--shutdown-policy=terminate").start();
     let deaf = json!({"process": sh("trap '' TERM; echo $$; while :; do sleep 0.1; done"), "terminationGracePeriodSeconds": 20});

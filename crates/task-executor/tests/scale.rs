@@ -85,7 +85,6 @@ fn a_thousand_tasks_in_one_set() {
 }
 
 #[test]
-#[ignore = "known: every event walks and sorts all waiting tasks, so this takes more than 5 minutes"]
 fn ten_thousand_tasks_in_one_set() {
     run_all("--max-concurrent-tasks=64", 10_000, Duration::from_mins(5));
 }

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod chaos;
 pub mod http;
 pub mod place;
+pub mod random;
 pub mod task;
 
 use std::time::{Duration, Instant};
