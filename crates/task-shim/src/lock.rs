@@ -19,9 +19,46 @@ use nix::unistd::Pid;
 /// The file of a task's directory that its shim locks: its record, which is always there.
 pub const TASK_FILE: &str = "task.json";
 
-/// The mode bit that marks a record as closed. On a file that nobody executes it means
-/// nothing else; setting it takes no room on a full disk.
-const CLOSED: Mode = Mode::S_IXUSR;
+/// What a mode bit of a task's record says. On a file that nobody executes these bits mean
+/// nothing else, and setting one takes no room on a full disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing of the task is left to be looked after.
+    Closed,
+    /// It is to be deleted, and the disk had no room for a record of that.
+    Deleting,
+}
+
+impl Mark {
+    fn bit(self) -> Mode {
+        match self {
+            Self::Closed => Mode::S_IXUSR,
+            Self::Deleting => Mode::S_IXGRP,
+        }
+    }
+
+    /// Whether a record with this mode (stat(2) `st_mode`) has the mark.
+    pub fn is_in(self, mode: u32) -> bool {
+        mode & self.bit().bits() != 0
+    }
+
+    /// Sets the mark on the record of a task's directory.
+    pub fn set(self, dir: impl AsFd) -> io::Result<()> {
+        Self::change(dir, |mode| mode | self.bit())
+    }
+
+    /// Takes the mark from the record of a task's directory.
+    pub fn clear(self, dir: impl AsFd) -> io::Result<()> {
+        Self::change(dir, |mode| mode - self.bit())
+    }
+
+    fn change(dir: impl AsFd, to: impl FnOnce(Mode) -> Mode) -> io::Result<()> {
+        let now = fstatat(dir.as_fd(), TASK_FILE, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let mode = to(Mode::from_bits_truncate(now.st_mode & 0o777));
+        fchmodat(dir, TASK_FILE, mode, FchmodatFlags::FollowSymlink)?;
+        Ok(())
+    }
+}
 
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,16 +150,8 @@ pub fn holder(dir: impl AsFd, name: &str) -> io::Result<Holder> {
             Holder::Elsewhere
         });
     }
-    let closed = file.metadata()?.mode() & CLOSED.bits() != 0;
+    let closed = Mark::Closed.is_in(file.metadata()?.mode());
     Ok(if closed { Holder::Nobody } else { Holder::Left })
-}
-
-/// Marks a task's record as closed: nothing of the task is left to be looked after.
-/// Only for the holder of its lock, or where there can be none.
-pub fn close(dir: impl AsFd) -> io::Result<()> {
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR | CLOSED;
-    fchmodat(dir, TASK_FILE, mode, FchmodatFlags::FollowSymlink)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -158,7 +187,7 @@ mod tests {
         assert_eq!(asked(), Holder::Elsewhere, "asking does not let it go");
         assert_eq!(asked(), Holder::Elsewhere);
         drop(lock);
-        close(&handle).expect("is marked");
+        Mark::Closed.set(&handle).expect("is marked");
         assert_eq!(asked(), Holder::Nobody);
         assert!(Lock::take(&handle, TASK_FILE).expect("tries").is_some());
     }

@@ -28,7 +28,7 @@ use crate::cgroup::group;
 use crate::clock::{boot_ms, unix_seconds};
 use crate::hint::{self, Hint};
 use crate::launch::{Job, Launch};
-use crate::lock;
+use crate::lock::Mark;
 use crate::logcap::LogCap;
 use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, RunRecord};
 use crate::spawn::{self, Command, StartError};
@@ -73,7 +73,7 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
     }
     // Nothing is left in them. What fails is done by the server, with the task's record.
     group::remove_all(&launch.cgroups);
-    lock::close(&shim.dir)
+    Mark::Closed.set(&shim.dir)
 }
 
 fn read_order(mut order: File) -> io::Result<Launch> {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 
 use sandbox_api::{TaskName, TaskUid};
-use task_shim::lock::{self, Lock, TASK_FILE};
+use task_shim::lock::{Lock, Mark, TASK_FILE};
 use task_shim::record::{self, PostRecord};
 
 use super::files::{DELETE_FILE, encode_mark, encode_task};
@@ -75,7 +75,12 @@ impl Store {
             Op::Create(task) | Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
             Op::Mark(name, at, next) => {
                 let bytes = encode_mark(*at, next.as_ref());
-                write(&self.dir(name).join(STAGED_MARK), &bytes, sync)
+                let path = self.dir(name).join(STAGED_MARK);
+                match write(&path, &bytes, sync) {
+                    // What fills the disk can still be deleted: a mark needs no room.
+                    Err(error) if is_full(&error) && next.is_none() => remove_if_there(&path),
+                    other => other,
+                }
             }
             Op::Probe => {
                 let path = self.root().join(".agent/probe");
@@ -147,10 +152,11 @@ impl Store {
             Op::Create((uid, _, task)) => fs::rename(self.dir(&task.name), self.half_made(uid)),
             Op::Mark(name, ..) => {
                 let path = self.dir(name).join(DELETE_FILE);
-                match mark {
+                let cleared = File::open(self.dir(name)).and_then(|dir| Mark::Deleting.clear(dir));
+                cleared.and_then(|()| match mark {
                     Some(bytes) => fs::write(path, bytes),
-                    None => fs::remove_file(path),
-                }
+                    None => remove_if_there(&path),
+                })
             }
             // These are always changes of their own.
             Op::Remove(..) | Op::Exit(..) | Op::NoPostStop(_) | Op::Probe => Ok(()),
@@ -165,17 +171,21 @@ impl Store {
             Op::Create((uid, _, task)) => fs::rename(self.half_made(uid), self.dir(&task.name)),
             Op::Mark(name, ..) => {
                 let dir = self.dir(name);
-                fs::rename(dir.join(STAGED_MARK), dir.join(DELETE_FILE))?;
-                if sync {
-                    File::open(dir)?.sync_all()?;
+                let handle = File::open(&dir)?;
+                match fs::rename(dir.join(STAGED_MARK), dir.join(DELETE_FILE)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        Mark::Deleting.set(&handle)?;
+                        remove_if_there(&dir.join(DELETE_FILE))?;
+                    }
+                    other => other?,
                 }
-                Ok(())
+                if sync { handle.sync_all() } else { Ok(()) }
             }
             Op::Remove(name, uid, next) => self.remove(name, uid, next.as_ref()),
             Op::Exit(name, exit) => {
                 let dir = File::open(self.dir(name))?;
                 record::write_exit(&dir, exit, self.sync)?;
-                lock::close(&dir)
+                Mark::Closed.set(&dir)
             }
             Op::NoPostStop(name) => record::replace(
                 File::open(self.dir(name))?,
@@ -222,6 +232,20 @@ impl Store {
         fs::rename(ready.join(TASK_FILE), path.join(TASK_FILE))?;
         fs::remove_file(path.join(DELETE_FILE))?;
         fs::remove_dir(&ready)
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

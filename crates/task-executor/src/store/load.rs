@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sandbox_api::TaskName;
-use task_shim::lock::{self, Holder, TASK_FILE};
+use task_shim::lock::{self, Holder, Mark, TASK_FILE};
 
 use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark};
 use super::{Store, Stored};
@@ -102,7 +102,12 @@ impl Store {
                     Some((since, None))
                 }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let record = fs::metadata(path.join(TASK_FILE))?;
+                Mark::Deleting
+                    .is_in(record.mode())
+                    .then(|| (record.ctime(), None))
+            }
             Err(error) => return Err(error),
         };
         Ok(Stored {
