@@ -61,8 +61,8 @@ const KNOWN: &[(&str, &str)] = &[
         "a task whose record is set aside runs on, out of reach",
     ),
     (
-        "damaged-waits",
-        "a running task whose run record is damaged is shown as waiting",
+        "damaged-state",
+        "with a damaged run or exit record and a live shim a task is shown as what it is not",
     ),
     (
         "hook-after-loss",
