@@ -7,8 +7,9 @@ SHELL       := /bin/bash
 
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := $(TARGET_DIR)/dist/task-executor
+AGENT        := $(TARGET_DIR)/debug/task-executor
 
-.PHONY: help run setup build test check fmt deny gen dist image clean
+.PHONY: help run setup build test check chaos fuzz fmt deny gen dist image clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -29,6 +30,14 @@ check: ## the quick subset to run before each commit: format, clippy, house rule
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p house
+
+chaos: ## attack real agents with seeded faults; ARGS="--rounds 1 --seed S" repeats a round
+	cargo build --workspace --bins
+	$(TARGET_DIR)/debug/agent-chaos --agent $(AGENT) $(or $(ARGS),--rounds 400 --seconds 170 --jobs 8 --skip-known)
+
+fuzz: ## fuzz bodies, records, queries and raw HTTP; ARGS="--seconds N --seed S" repeats a run
+	cargo build --workspace --bins
+	$(TARGET_DIR)/debug/agent-fuzz --agent $(AGENT) $(or $(ARGS),--seconds 20)
 
 fmt: ## format the source
 	cargo fmt --all

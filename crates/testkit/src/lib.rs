@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod chaos;
+pub mod fuzz;
 pub mod http;
 pub mod place;
 pub mod random;

@@ -116,6 +116,12 @@ impl Round {
         let running = tasks.iter().filter(runs).count();
         let full = self.running_max.is_some_and(|max| running >= max);
         let target = self.victim.target();
+        let stays = |run: &Run| {
+            let ended = self.victim.dir.join(&run.plan.name).join("exit.rec");
+            run.records == Records::Damaged
+                && ended.exists()
+                && target.shim_of(&run.plan.name).is_some()
+        };
         let settled = |run: &Run, task: &Value| {
             if task["deletionTimestamp"].is_string() {
                 return false;
@@ -128,8 +134,8 @@ impl Round {
             match state(task) {
                 Some((_, Shown::Terminated(_))) => true,
                 Some((_, Shown::Waiting("Queued"))) => full,
-                Some((_, Shown::Running)) => never_ends(),
-                // That it is shown so is a violation of its own.
+                // Those that are shown so for a damaged record are violations of their own.
+                Some((_, Shown::Running)) => never_ends() || stays(run),
                 Some((_, Shown::Waiting(_))) => run.records == Records::Damaged && never_ends(),
                 None => false,
             }
@@ -431,6 +437,9 @@ fn judge_words(
             true
         }
         Some((_, Shown::Running)) => {
+            if run.plan.end() != End::Never && run.records == Records::Damaged {
+                found.push(("damaged-state", "has ended although it is said to run"));
+            }
             if run.plan.end() == End::Never && start == 0 {
                 found.push(("not-run", "was not run although it is said to run"));
             }
@@ -439,7 +448,7 @@ fn judge_words(
         Some((_, Shown::Waiting(_))) => {
             if start > 0 {
                 let damaged = run.records > Records::Sound;
-                let kind = if damaged { "damaged-waits" } else { "changed" };
+                let kind = if damaged { "damaged-state" } else { "changed" };
                 found.push((kind, "was run although it is said to wait"));
             }
             false

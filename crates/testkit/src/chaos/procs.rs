@@ -1,5 +1,7 @@
 //! The processes of one round, known by a variable in their environment that nobody else has.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::unistd::Pid;
 use sandbox_sys::PidFd;
 use task_shim::proc;
@@ -21,17 +23,47 @@ pub(super) struct Process {
 
 /// All live processes that carry the tag of a round.
 pub(super) fn of_round(tag: &str) -> Vec<Process> {
+    matching(&|found| found == tag)
+}
+
+/// Set when the campaign is being ended before its time: nothing may be started any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Whether agents may still be started.
+pub(super) fn may_start() -> bool {
+    !ENDING.load(Ordering::SeqCst)
+}
+
+/// Kills everything of all rounds of this campaign, for an end before its time.
+pub(super) fn kill_campaign() {
+    ENDING.store(true, Ordering::SeqCst);
+    let prefix = tag("");
+    // More than once, since an agent starts its server again and a task may fork.
+    for _ in 0..20 {
+        for process in matching(&|found| found.starts_with(&prefix)) {
+            kill_if(process.pid, &|found| found.starts_with(&prefix));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// The tag of a round of this campaign.
+pub(super) fn tag(round: impl std::fmt::Display) -> String {
+    format!("{}-{round}", std::process::id())
+}
+
+fn matching(is_ours: &dyn Fn(&str) -> bool) -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| tagged(Pid::from_raw(pid), tag))
+        .filter_map(|pid| tagged(Pid::from_raw(pid), is_ours))
         .collect()
 }
 
-/// The process, if it is alive and carries the tag.
-pub(super) fn tagged(pid: Pid, tag: &str) -> Option<Process> {
+/// The process, if it is alive and its tag is one of ours.
+fn tagged(pid: Pid, is_ours: &dyn Fn(&str) -> bool) -> Option<Process> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut ours = false;
     let mut run = None;
@@ -40,7 +72,7 @@ pub(super) fn tagged(pid: Pid, tag: &str) -> Option<Process> {
             continue;
         };
         match text.split_once('=') {
-            Some((ROUND, value)) => ours = value == tag,
+            Some((ROUND, value)) => ours = is_ours(value),
             Some((RUN, value)) => run = Some(value.to_owned()),
             _ => {}
         }
@@ -56,8 +88,12 @@ pub(super) fn tagged(pid: Pid, tag: &str) -> Option<Process> {
 /// Kills a process of this round. The tag is read after the pidfd was opened, so that a
 /// pid that now means another process is never hit.
 pub(super) fn kill(pid: Pid, tag: &str) -> bool {
+    kill_if(pid, &|found| found == tag)
+}
+
+fn kill_if(pid: Pid, is_ours: &dyn Fn(&str) -> bool) -> bool {
     PidFd::open(pid)
-        .is_ok_and(|fd| tagged(pid, tag).is_some() && fd.signal(nix::libc::SIGKILL).is_ok())
+        .is_ok_and(|fd| tagged(pid, is_ours).is_some() && fd.signal(nix::libc::SIGKILL).is_ok())
 }
 
 /// Children that have ended and were not reaped.

@@ -130,7 +130,7 @@ impl Victim {
         Self {
             program: program.to_owned(),
             flags,
-            tag: format!("{}-{index}", std::process::id()),
+            tag: procs::tag(index),
             dir: root.join("disk/tasks"),
             log: root.join("agent.log"),
             address: own_address(index),
@@ -142,6 +142,9 @@ impl Victim {
     /// Starts the program, without waiting for anything.
     pub(super) fn launch(&mut self) -> io::Result<()> {
         self.server = None;
+        if !procs::may_start() {
+            return Err(io::Error::other("the campaign is being ended"));
+        }
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.program)
             .arg(format!("--data-dir={}", self.dir.display()))
