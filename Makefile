@@ -9,7 +9,7 @@ TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := $(TARGET_DIR)/dist/task-executor
 AGENT        := $(TARGET_DIR)/debug/task-executor
 
-.PHONY: help run setup build test check chaos fuzz fmt deny gen dist image clean
+.PHONY: help run setup build test check chaos fuzz fmt deny gen dist image bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -53,6 +53,9 @@ dist: ## build the static binary that ships, as target/dist/task-executor
 
 image: dist ## build the image task-executor:dev from the static binary alone
 	scripts/image.sh
+
+bench: dist ## measure the static binary against its bars and write docs/benchmarks.md
+	scripts/bench.sh
 
 clean: ## remove what the builds made; ./data is kept
 	cargo clean

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Builds the static binary that ships and puts it at target/dist/task-executor: on the musl target where it can be
-# had, else on the gnu target with libc linked in.
+# had, else on the gnu target with libc linked in. `dist.sh PACKAGE BINARY` builds another one in the same way.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+package=${1:-task-executor}
+binary=${2:-task-executor}
 target_dir=${CARGO_TARGET_DIR:-target}
-out=$target_dir/dist/task-executor
+out=$target_dir/dist/$binary
 musl=$(uname -m)-unknown-linux-musl
 gnu=$(uname -m)-unknown-linux-gnu
 
@@ -28,10 +30,10 @@ done
 # Separated by \x1f, since a path may contain a space.
 encoded=$(printf '%s\x1f' "${flags[@]}")
 CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} cargo build ${LOCKED:+--locked} --profile dist \
-    -p task-executor --bin task-executor --target "$target"
+    -p "$package" --bin "$binary" --target "$target"
 
 mkdir -p "$target_dir/dist"
-install -m 755 "$target_dir/$target/dist/task-executor" "$out"
+install -m 755 "$target_dir/$target/dist/$binary" "$out"
 
 # A static binary names no interpreter: there is no loader and no libc in an empty image.
 if command -v readelf >/dev/null; then

@@ -71,7 +71,12 @@ fn find(search: &Search<'_>) -> Vec<(Pid, Stat)> {
         .into_iter()
         .filter(|(_, stat)| !stat.is_dead())
         .filter(|(_, stat)| leader.is_none_or(|l| stat.start_ticks >= l.start_ticks))
-        .filter(|(pid, _)| *pid != getpid() && !is_own(*pid))
+        .filter(|(pid, stat)| {
+            // The leader is a copy of its shim until it becomes another program.
+            let is_leader =
+                leader.is_some_and(|l| l.pid == pid.as_raw() && l.start_ticks == stat.start_ticks);
+            is_leader || (*pid != getpid() && !is_own(*pid))
+        })
         .collect();
     let mut ours: BTreeSet<i32> = all
         .iter()
@@ -125,7 +130,9 @@ fn is_own(pid: Pid) -> bool {
             .iter()
             .any(|name| name.as_bytes() == role)
     });
-    role && program(&pid.to_string()) == program("self")
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    let starts = name.is_ok_and(|name| name.trim_end() == crate::spawn::STARTING);
+    role && !starts && program(&pid.to_string()) == program("self")
 }
 
 enum OpenDirs {

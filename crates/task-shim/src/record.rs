@@ -31,6 +31,10 @@ pub const POST_FILE: &str = "post.rec";
 /// filled up since can't lose the exit.
 pub const EXIT_SLOT: &str = "exit.tmp";
 
+/// The same for the run record of a command that follows a preStart hook.
+pub const RUN_SLOT: &str = "run.tmp";
+/// The same for what is written before and after a postStop hook.
+pub const POST_SLOTS: [&str; 2] = ["post.tmp", "done.tmp"];
 /// Size of that room: more than any exit record takes.
 const SLOT_BYTES: usize = 4096;
 
@@ -357,17 +361,22 @@ pub fn replace(dir: impl AsFd, name: &str, bytes: &[u8], sync: bool) -> io::Resu
     put_in_place(dir, &file, &temporary, name, sync)
 }
 
-/// Makes sure that an exit record of full size can be written later even if the disk is full by then.
-pub fn reserve_exit(dir: impl AsFd) -> io::Result<()> {
-    let mut file = create(dir.as_fd(), EXIT_SLOT, true)?;
+/// Makes sure that a record can be put in place by [`fill`] later, even if the disk is full by then.
+pub fn reserve(dir: impl AsFd, slot: &str) -> io::Result<()> {
+    let mut file = create(dir.as_fd(), slot, true)?;
     file.write_all(&[0; SLOT_BYTES])
 }
 
-/// Writes the exit record into the room that [`reserve_exit`] made and puts it in place.
+/// Writes a record into the room that [`reserve`] made and puts it in place.
+pub fn fill(dir: impl AsFd, slot: &str, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let mut file = create(dir.as_fd(), slot, false)?;
+    file.write_all(bytes)?;
+    put_in_place(dir, &file, slot, name, sync)
+}
+
+/// Writes the exit record, into its reserved room if there is some.
 pub fn write_exit(dir: impl AsFd, record: &ExitRecord, sync: bool) -> io::Result<()> {
-    let mut file = create(dir.as_fd(), EXIT_SLOT, false)?;
-    file.write_all(&record.encode())?;
-    put_in_place(dir, &file, EXIT_SLOT, EXIT_FILE, sync)
+    fill(dir, EXIT_SLOT, EXIT_FILE, &record.encode(), sync)
 }
 
 fn put_in_place(dir: impl AsFd, file: &File, from: &str, to: &str, sync: bool) -> io::Result<()> {
@@ -385,6 +394,11 @@ fn put_in_place(dir: impl AsFd, file: &File, from: &str, to: &str, sync: bool) -
         File::from(directory).sync_all()?;
     }
     Ok(())
+}
+
+/// When a file of the directory was last written, in Unix seconds.
+pub fn written_at(dir: impl AsFd, name: &str) -> io::Result<i64> {
+    Ok(nix::sys::stat::fstatat(dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mtime)
 }
 
 /// Whether a file of that name is in the directory.

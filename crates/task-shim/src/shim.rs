@@ -67,6 +67,7 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
         Job::Run if is_started(&shim.dir) => return Ok(()),
         Job::Run => shim.live()?,
         Job::PostStop => {
+            shim.reserve_post_stop()?;
             shim.post_stop();
             hint::send(&launch.hints, Hint::Over, &launch.uid);
         }
@@ -176,9 +177,13 @@ impl<'a> Shim<'a> {
     }
 
     fn live(&mut self) -> io::Result<()> {
-        record::reserve_exit(&self.dir).inspect_err(|error| {
-            not_started(self.launch, error.raw_os_error().unwrap_or_default());
-        })?;
+        self.reserve(record::EXIT_SLOT)?;
+        if self.launch.pre_start.is_some() {
+            self.reserve(record::RUN_SLOT)?;
+        }
+        if self.launch.post_stop.is_some() {
+            self.reserve_post_stop()?;
+        }
         let exit = match self.pre_start()? {
             Some(failed) => failed,
             None => self.command()?,
@@ -252,6 +257,13 @@ impl<'a> Shim<'a> {
         })
     }
 
+    /// Makes room for a record; without it nothing is started.
+    fn reserve(&self, slot: &str) -> io::Result<()> {
+        record::reserve(&self.dir, slot).inspect_err(|error| {
+            not_started(self.launch, error.raw_os_error().unwrap_or_default());
+        })
+    }
+
     /// Starts a command of this task. The outer error means that no record could be
     /// written, so nothing was run; the inner one that the command can't be executed.
     fn start(&mut self, argv: &[String], phase: Phase) -> io::Result<Result<Pid, StartError>> {
@@ -271,11 +283,15 @@ impl<'a> Shim<'a> {
             phase,
             started_at: self.started_at,
         };
-        record::replace(&self.dir, record::RUN_FILE, &run.encode(), self.launch.sync).inspect_err(
-            |error| {
-                not_started(self.launch, error.raw_os_error().unwrap_or_default());
-            },
-        )?;
+        let (dir, sync) = (&self.dir, self.launch.sync);
+        let written = if record::exists(dir, record::RUN_SLOT) && phase == Phase::Main {
+            record::fill(dir, record::RUN_SLOT, record::RUN_FILE, &run.encode(), sync)
+        } else {
+            record::replace(dir, record::RUN_FILE, &run.encode(), sync)
+        };
+        written.inspect_err(|error| {
+            not_started(self.launch, error.raw_os_error().unwrap_or_default());
+        })?;
         Ok(held.release().map(|()| pid))
     }
 

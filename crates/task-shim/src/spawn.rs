@@ -14,6 +14,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pipe2, setgid,
@@ -182,7 +183,13 @@ impl Held {
     }
 }
 
+/// Name (prctl(2) `PR_SET_NAME`) of a child that has not become its command yet: it is a copy
+/// of its shim, but not one.
+pub(crate) const STARTING: &str = "task-start";
+
 fn become_command(command: &Command<'_>, word: OwnedFd, told: OwnedFd) -> ! {
+    // Fails only for a name with a NUL.
+    let _ = CString::new(STARTING).map(|name| prctl::set_name(&name));
     let (step, errno) = match prepare(command) {
         Ok(()) => {
             let mut byte = [0];

@@ -301,6 +301,19 @@ impl Agent {
         self.processes("task-executor-server").into_iter().next()
     }
 
+    /// Pid of the launcher of which shims are forked.
+    pub fn launcher(&self) -> Pid {
+        let server = self.server().as_raw();
+        let is_launcher = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim_end() == "task-launcher")
+                && descends(*pid, server)
+        };
+        eventually("there is a launcher", PATIENCE, || {
+            pids().find(is_launcher).map(Pid::from_raw)
+        })
+    }
+
     /// Pids of the shims.
     pub fn shims(&self) -> Vec<Pid> {
         // The launcher of which they are forked has the same arguments.

@@ -18,6 +18,10 @@ pub(crate) fn look(dir: &Path, uid: &str) -> io::Result<Seen> {
     let run = found(record::read(&dir, record::RUN_FILE)?, |b| {
         RunRecord::decode(b).ok().filter(|r| r.uid == uid)
     });
+    let run_at = match run {
+        Found::Unreadable => Some(record::written_at(&dir, record::RUN_FILE)?),
+        Found::Nothing | Found::Record(_) => None,
+    };
     let exit = found(record::read(&dir, record::EXIT_FILE)?, |b| {
         ExitRecord::decode(b).ok().filter(|r| r.uid == uid)
     });
@@ -27,6 +31,7 @@ pub(crate) fn look(dir: &Path, uid: &str) -> io::Result<Seen> {
     Ok(Seen {
         shim,
         run,
+        run_at,
         exit,
         post,
     })

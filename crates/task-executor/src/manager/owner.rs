@@ -313,7 +313,9 @@ impl Owner {
             task.launches = 0;
         });
         let message = Some(message);
-        self.become_state(name, State::Waiting { reason, message });
+        if self.tasks.get(name).is_some_and(Task::is_waiting) {
+            self.become_state(name, State::Waiting { reason, message });
+        }
         self.look_again(name);
     }
 

@@ -21,6 +21,13 @@ pub(crate) enum Found<T> {
     Unreadable,
 }
 
+impl Seen {
+    /// When the task was started, if it was.
+    fn started_at(&self) -> Option<i64> {
+        self.run.record().map(|run| run.started_at).or(self.run_at)
+    }
+}
+
 impl<T> Found<T> {
     fn record(&self) -> Option<&T> {
         match self {
@@ -35,6 +42,8 @@ impl<T> Found<T> {
 pub(crate) struct Seen {
     pub(crate) shim: Holder,
     pub(crate) run: Found<RunRecord>,
+    /// When the run record was written (Unix seconds), if it can't be read.
+    pub(crate) run_at: Option<i64>,
     pub(crate) exit: Found<ExitRecord>,
     pub(crate) post: Found<PostRecord>,
 }
@@ -109,8 +118,8 @@ pub(crate) fn plan(seen: &Seen, situation: &Situation<'_>) -> Vec<Action> {
     match &seen.exit {
         Found::Record(exit) => after_exit(seen, exit, situation, &mut actions),
         exit if is_alive(seen, situation) => {
-            if let (Found::Nothing, Found::Record(run)) = (exit, &seen.run) {
-                actions.push(Action::ShowRunning(run.started_at));
+            if *exit == Found::Nothing {
+                actions.extend(seen.started_at().map(Action::ShowRunning));
             }
             if situation.deleting {
                 actions.push(Action::Stop);
@@ -125,6 +134,8 @@ pub(crate) fn plan(seen: &Seen, situation: &Situation<'_>) -> Vec<Action> {
         }
         exit => {
             let run = seen.run.record().cloned();
+            // That it has run is certain, until it is certain that it is over.
+            actions.extend(seen.started_at().map(Action::ShowRunning));
             if has_orphans(seen, situation) {
                 actions.push(Action::EndOrphans(run));
             } else {

@@ -118,6 +118,11 @@ impl Task {
         matches!(self.state, State::Terminated(_))
     }
 
+    /// Whether it has not been started yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
     /// Whether it waits for a place among the running.
     pub(super) fn is_queued(&self) -> bool {
         self.facets().queued.is_some()

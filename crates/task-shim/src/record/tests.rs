@@ -91,7 +91,7 @@ fn a_record_of_a_newer_version_is_refused() {
 #[test]
 fn an_exit_record_is_written_into_its_reserved_room() {
     let (_dir, handle) = dir();
-    reserve_exit(&handle).expect("reserves");
+    reserve(&handle, EXIT_SLOT).expect("reserves");
     assert_eq!(read(&handle, EXIT_FILE).expect("reads"), None);
     write_exit(&handle, &exit(), true).expect("writes");
     let bytes = read(&handle, EXIT_FILE).expect("reads").expect("is there");

@@ -57,24 +57,24 @@ impl Shim<'_> {
         if record::exists(&self.dir, record::POST_FILE) {
             return;
         }
-        let put = |state: PostRecord| {
-            record::replace(
-                &self.dir,
-                record::POST_FILE,
-                &state.encode(),
-                self.launch.sync,
-            )
-        };
-        if put(PostRecord::Started).is_ok() {
+        let [before, after] = record::POST_SLOTS;
+        if self.put(before, PostRecord::Started).is_ok() {
             self.run_hook(hook);
         }
         // Without this record the hook counts as interrupted, and is not run again either.
-        let _ = record::replace(
-            &self.dir,
-            record::POST_FILE,
-            &PostRecord::Done.encode(),
-            self.launch.sync,
-        );
+        let _ = self.put(after, PostRecord::Done);
+    }
+
+    fn put(&self, slot: &str, state: PostRecord) -> io::Result<()> {
+        let bytes = state.encode();
+        record::fill(&self.dir, slot, record::POST_FILE, &bytes, self.launch.sync)
+    }
+
+    /// Makes room for what is written around the hook.
+    pub(super) fn reserve_post_stop(&self) -> io::Result<()> {
+        record::POST_SLOTS
+            .iter()
+            .try_for_each(|slot| self.reserve(slot))
     }
 
     fn run_hook(&mut self, hook: &Hook) {

@@ -35,6 +35,7 @@ impl Owner {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Seen {
                 shim: Holder::Nobody,
                 run: Found::Nothing,
+                run_at: None,
                 exit: Found::Nothing,
                 post: Found::Nothing,
             },

@@ -56,6 +56,7 @@ fn seen(shim: Holder) -> Seen {
     Seen {
         shim,
         run: Found::Nothing,
+        run_at: None,
         exit: Found::Nothing,
         post: Found::Nothing,
     }
@@ -88,6 +89,7 @@ fn all(mut check: impl FnMut(&Seen, &Situation<'_>)) {
             let seen = Seen {
                 shim: *shim,
                 run: run.clone(),
+                run_at: (*run == Found::Unreadable).then_some(4),
                 exit: exit.clone(),
                 post: post.clone(),
             };
@@ -168,14 +170,17 @@ fn a_loss_says_whether_the_shim_or_its_whole_scope_has_ended() {
         let before = situation(&scope);
         assert_eq!(
             plan(&lost, &before),
-            [Action::EndOrphans(Some(run()))],
+            [Action::ShowRunning(5), Action::EndOrphans(Some(run()))],
             "first whatever is left"
         );
         let after = Situation {
             orphans_ended: true,
             ..before
         };
-        assert_eq!(plan(&lost, &after), [Action::RecordLost(why, Some(run()))]);
+        assert_eq!(
+            plan(&lost, &after),
+            [Action::ShowRunning(5), Action::RecordLost(why, Some(run()))]
+        );
     }
 }
 
@@ -279,6 +284,7 @@ impl World {
             } else {
                 Found::Nothing
             },
+            run_at: None,
             exit: self.exit.map_or(Found::Nothing, |exact| {
                 let outcome = if exact { Outcome::Ended } else { Outcome::Lost };
                 Found::Record(exit(outcome))
