@@ -117,10 +117,8 @@ pub(crate) fn plan(seen: &Seen, situation: &Situation<'_>) -> Vec<Action> {
     }
     match &seen.exit {
         Found::Record(exit) => after_exit(seen, exit, situation, &mut actions),
-        exit if is_alive(seen, situation) => {
-            if *exit == Found::Nothing {
-                actions.extend(seen.started_at().map(Action::ShowRunning));
-            }
+        _ if is_alive(seen, situation) => {
+            actions.extend(seen.started_at().map(Action::ShowRunning));
             if situation.deleting {
                 actions.push(Action::Stop);
             }

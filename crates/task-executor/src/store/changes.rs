@@ -220,6 +220,11 @@ impl Store {
             }
             return Ok(());
         };
+        // In this order: what is left of the records after a crash must still say that the
+        // old task is over, or nothing at all.
+        for record in [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE] {
+            remove_if_there(&path.join(record))?;
+        }
         for file in fs::read_dir(&path)? {
             let file = file?;
             if file.file_name() != TASK_FILE && file.file_name() != DELETE_FILE {

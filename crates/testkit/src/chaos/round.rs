@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -167,6 +168,10 @@ impl Round {
         for _ in 0..3 {
             match self.victim.wait_up() {
                 Ok(()) => return Ok(()),
+                // The fault itself has hit it.
+                Err(Down::Ended(status)) if status.signal() == Some(nix::libc::SIGKILL) => {
+                    self.note("the agent was killed while it came up");
+                }
                 Err(Down::Ended(status)) if self.victim.lock_owner().is_some() => {
                     let text = "the old server outlived its init, and the new agent does not \
                                 take over from it";
