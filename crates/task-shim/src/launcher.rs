@@ -13,7 +13,6 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid};
 use sandbox_sys::PidFd;
@@ -22,6 +21,7 @@ use crate::orphans::{self, Search};
 use crate::proc::Scope;
 use crate::record::RunRecord;
 use crate::shim;
+use crate::signals::OF_A_SHIM;
 
 /// Longest request or reply in bytes; what is longer travels in a memory file.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
@@ -149,13 +149,7 @@ impl Launcher {
         prctl::set_name(c"task-launcher")?;
         // All but the first are for the agent's init and for the shims: a terminal's ^C
         // reaches this process too, and it must outlive the orderly end of the server.
-        let signals = crate::signals::listen(&[
-            Signal::SIGCHLD,
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-        ])?;
+        let signals = crate::signals::listen(&OF_A_SHIM)?;
         let scope = Scope::current()?;
         // Only saves memory.
         let _ = sandbox_sys::forget_program_pages();

@@ -19,7 +19,6 @@ use nix::fcntl::{OFlag, openat};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, setsid};
@@ -31,6 +30,7 @@ use crate::launch::{Job, Launch};
 use crate::lock::Mark;
 use crate::logcap::LogCap;
 use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, RunRecord};
+use crate::signals::OF_A_SHIM;
 use crate::spawn::{self, Command, StartError};
 use crate::tree;
 
@@ -125,13 +125,7 @@ struct Shim<'a> {
 
 impl<'a> Shim<'a> {
     fn new(launch: &'a Launch, dir: OwnedFd) -> io::Result<Self> {
-        let signals = crate::signals::listen(&[
-            Signal::SIGCHLD,
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-        ])?;
+        let signals = crate::signals::listen(&OF_A_SHIM)?;
         let log = |name: &str| {
             let flags = OFlag::O_RDWR
                 | OFlag::O_CREAT
