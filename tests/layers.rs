@@ -39,11 +39,36 @@ const RULES: &[Rule] = &[
         may_use: &["sandbox-api", "sandbox-sys", "task-shim"],
         never: KUBE,
     },
+    Rule {
+        name: "sandbox-planner",
+        may_use: &["sandbox-api"],
+        never: ASYNC,
+    },
+    Rule {
+        name: "task-client",
+        may_use: &["sandbox-api"],
+        never: KUBE,
+    },
+    Rule {
+        name: "sandbox-operator",
+        may_use: &["sandbox-api", "sandbox-planner", "task-client"],
+        never: &[],
+    },
     // Development only: nothing that ships may use it.
     Rule {
         name: "testkit",
         may_use: &["sandbox-api", "sandbox-sys", "task-shim", "task-executor"],
         never: KUBE,
+    },
+    Rule {
+        name: "testkit-kube",
+        may_use: &[
+            "sandbox-api",
+            "sandbox-planner",
+            "task-client",
+            "sandbox-operator",
+        ],
+        never: &[],
     },
     Rule {
         name: "house",
@@ -147,7 +172,7 @@ fn the_testkit_is_used_by_tests_only() {
     let complaints: Vec<_> = Workspace::read()
         .dependencies
         .iter()
-        .filter(|edge| edge.used == "testkit" && edge.kind != "dev")
+        .filter(|edge| edge.used.starts_with("testkit") && edge.kind != "dev")
         .map(|edge| format!("{} has it as a {} dependency", edge.user, edge.kind))
         .collect();
     tree::expect_none("testkit must be a dev dependency", &complaints);

@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
+#[cfg(feature = "crd")]
+pub mod crd;
 mod decode;
 mod echo;
 mod error;

@@ -1,0 +1,4 @@
+//! `sandbox-operator`: see `--help`.
+#![forbid(unsafe_code)]
+
+fn main() {}
