@@ -1,12 +1,14 @@
 //! Reading the data directory at start.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sandbox_api::TaskName;
-use task_shim::lock::{self, Holder, Mark, TASK_FILE};
+use task_shim::ASIDE_DIR;
+use task_shim::lock::{Mark, TASK_FILE};
 
 use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark};
 use super::{Store, Stored};
@@ -21,14 +23,14 @@ pub(crate) struct Loaded {
     pub(crate) tasks: Vec<Stored>,
     /// What could not be read, by its name in `.corrupt`.
     pub(crate) corrupt: Vec<String>,
-    /// Shims of tasks whose record could not be read: they are to end what they run.
-    pub(crate) stray_shims: Vec<nix::unistd::Pid>,
+    /// Directories of tasks that are set aside, now or earlier: nothing of them is to run on.
+    pub(crate) asides: BTreeSet<PathBuf>,
 }
 
 impl Store {
     /// Opens a data directory, making what is missing, and removes what was half done.
     pub(crate) fn open(root: &Path, sync: bool) -> io::Result<Self> {
-        for dir in [".agent", ".new", ".trash", ".corrupt"] {
+        for dir in [".agent", ".new", ".trash", ASIDE_DIR] {
             fs::create_dir_all(root.join(dir))?;
         }
         for half in [".new", ".trash"] {
@@ -60,13 +62,14 @@ impl Store {
                 Ok(stored) => loaded.tasks.push(stored),
                 Err(error) => {
                     tracing::error!(task = %name, %error, "record.set_aside");
-                    if let Ok(Holder::Process(shim)) =
-                        File::open(&path).and_then(|dir| lock::holder(&dir, TASK_FILE))
-                    {
-                        loaded.stray_shims.push(shim);
-                    }
                     self.set_aside(&path, name.as_str(), &mut loaded);
                 }
+            }
+        }
+        for entry in fs::read_dir(self.root().join(ASIDE_DIR))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                loaded.asides.insert(entry.path());
             }
         }
         loaded.tasks.sort_by_key(|stored| stored.created);
@@ -77,8 +80,11 @@ impl Store {
     /// keeps nobody but its own name from being used.
     fn set_aside(&self, path: &Path, name: &str, loaded: &mut Loaded) {
         let aside = format!("{name:.200}.{}", uuid::Uuid::new_v4());
-        if let Err(error) = fs::rename(path, self.root().join(".corrupt").join(&aside)) {
+        if let Err(error) = fs::rename(path, self.root().join(ASIDE_DIR).join(&aside)) {
             tracing::error!(name, %error, "record.not_set_aside");
+            if path.is_dir() {
+                loaded.asides.insert(path.to_owned());
+            }
         }
         loaded.corrupt.push(aside);
     }
