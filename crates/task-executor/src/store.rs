@@ -55,12 +55,21 @@ pub(crate) enum Op {
     Mark(TaskName, i64, Option<Newcomer>),
     /// Removes a task of which nothing runs; its successor takes the name.
     Remove(TaskName, TaskUid, Option<Newcomer>),
-    /// Records an end that no shim is left to record.
-    Exit(TaskName, ExitRecord),
+    /// Records an end that no shim is going to record.
+    Exit(TaskName, ExitRecord, After),
     /// Records that a postStop hook will not be run (again).
     NoPostStop(TaskName),
     /// Only tries whether the data directory can be written.
     Probe,
+}
+
+/// What there is to look after when an end has been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing: the task is closed.
+    Nothing,
+    /// What its command has left behind, by the shim.
+    Leftovers,
 }
 
 /// Steps that happen together or not at all.

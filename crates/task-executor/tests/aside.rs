@@ -1,4 +1,4 @@
-//! What was set aside for a damaged record: nothing of it runs on, whoever has been killed as well.
+//! Damaged records of tasks of which something is left: nothing of them runs on unowned, whoever has been killed as well.
 
 use std::fs;
 
@@ -73,4 +73,23 @@ fn a_shim_that_is_killed_while_it_ends_what_was_set_aside_leaves_nothing() {
     assert!(is_alive(leader), "it has its grace period");
     agent.signal(shim, Signal::SIGKILL);
     dead("the tree is ended", &[leader]);
+}
+
+#[test]
+fn a_damaged_exit_record_is_an_end_though_the_shim_lives_for_what_was_left() {
+    let mut agent = start();
+    let (left, shim) = leave(&agent, "t");
+    agent.stop();
+    fs::write(agent.dir().join("t/exit.rec"), "junk").expect("writes");
+    agent.launch();
+    agent.wait_healthy();
+    let end = agent.ended("t");
+    assert_eq!(end["reason"], "Unknown", "{end}");
+    assert!(is_alive(left) && is_alive(shim), "until the deletion");
+    // It is not closed by that: its orphans are searched for.
+    agent.signal(shim, Signal::SIGKILL);
+    dead("the shim is gone", &[shim]);
+    agent.delete("/tasks/t");
+    agent.gone("t");
+    assert!(!is_alive(left));
 }

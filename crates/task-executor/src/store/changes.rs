@@ -14,7 +14,7 @@ use task_shim::lock::{Lock, Mark, TASK_FILE};
 use task_shim::record::{self, PostRecord};
 
 use super::files::{DELETE_FILE, encode_mark, encode_task};
-use super::{Change, Newcomer, Op, Store};
+use super::{After, Change, Newcomer, Op, Store};
 
 /// Up to so many steps are flushed file by file; with more, one syncfs(2) is cheaper.
 const FLUSHED_EACH_MAX: usize = 8;
@@ -182,10 +182,13 @@ impl Store {
                 if sync { handle.sync_all() } else { Ok(()) }
             }
             Op::Remove(name, uid, next) => self.remove(name, uid, next.as_ref()),
-            Op::Exit(name, exit) => {
+            Op::Exit(name, exit, after) => {
                 let dir = File::open(self.dir(name))?;
                 record::write_exit(&dir, exit, self.sync)?;
-                Mark::Closed.set(&dir)
+                match after {
+                    After::Nothing => Mark::Closed.set(&dir),
+                    After::Leftovers => Ok(()),
+                }
             }
             Op::NoPostStop(name) => record::replace(
                 File::open(self.dir(name))?,
