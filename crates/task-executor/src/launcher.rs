@@ -146,7 +146,7 @@ impl Launcher {
     pub(crate) fn end_aside(&mut self, dir: &Path, run: Option<&RunRecord>) {
         let under_way = UnderWay::Aside(dir.to_owned());
         self.give(under_way, |launcher| {
-            launcher.send_search(&File::open(dir)?, run)?;
+            launcher.send_search(&File::open(dir)?, None, run)?;
             Ok(Vec::new())
         });
     }
@@ -189,19 +189,24 @@ impl Launcher {
                 Ok(warnings)
             }
             Order::EndOrphans(run) => {
-                self.send_search(&dir, run.as_ref())?;
+                self.send_search(&dir, Some(&subject.uid), run.as_ref())?;
                 Ok(Vec::new())
             }
         }
     }
 
-    fn send_search(&self, dir: &File, run: Option<&RunRecord>) -> io::Result<()> {
+    fn send_search(
+        &self,
+        dir: &File,
+        uid: Option<&TaskUid>,
+        run: Option<&RunRecord>,
+    ) -> io::Result<()> {
         // PID 1 is handed everybody's orphans, so those say nothing.
         let init = self.settings.init.filter(|init| init.as_raw() > 1);
         let reapers = [Some(getpid()), init];
         let reapers = reapers.into_iter().flatten().map(Pid::as_raw).collect();
-        let run = run.cloned();
-        let request = Request::EndOrphans { run, reapers };
+        let (uid, run) = (uid.map(TaskUid::to_string), run.cloned());
+        let request = Request::EndOrphans { uid, run, reapers };
         let socket = self.socket.get_ref().as_fd();
         sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_DIR/.agent/{lock,hints}     the server's own
 //! DATA_DIR/.new/UID, .trash/UID    half made, half removed: emptied at start
+//! DATA_DIR/.spare/N                emptied, for a task to come: emptied at start too
 //! DATA_DIR/.corrupt/               what could not be read
 //! DATA_DIR/NAME/task.json          the accepted task, framed
 //! DATA_DIR/NAME/delete.rec         being deleted; holds the successor, if one was set
@@ -14,6 +15,7 @@
 mod changes;
 mod files;
 mod load;
+mod spares;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -80,6 +82,7 @@ pub(crate) type Change = Vec<Op>;
 pub(crate) struct Store {
     root: PathBuf,
     sync: bool,
+    spares: spares::Spares,
 }
 
 impl Store {

@@ -159,6 +159,10 @@ fn open_task_dirs(pid: Pid, dir: &Path) -> OpenDirs {
     };
     let mut found = OpenDirs::None;
     for target in open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()) {
+        // It may be a log of the task that had this directory before: no evidence at all.
+        if target.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            continue;
+        }
         if target.starts_with(dir) {
             return OpenDirs::This;
         }

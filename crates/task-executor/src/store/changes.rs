@@ -21,6 +21,9 @@ const FLUSHED_EACH_MAX: usize = 8;
 
 const STAGED_MARK: &str = "delete.rec.new";
 
+/// What a shim records, in an order in which it can be taken away.
+const RECORDS: [&str; 3] = [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE];
+
 impl Store {
     /// Carries out changes in order. The answers are in the same order.
     pub(super) fn carry_out(&self, changes: &[Change]) -> Vec<io::Result<()>> {
@@ -39,6 +42,9 @@ impl Store {
                     self.unstage_all(change);
                 }
             }
+        }
+        if results.iter().any(|r| r.as_ref().is_err_and(is_full)) {
+            self.spares.drop_all();
         }
         if let Err(error) = self.flush(each) {
             for result in results.iter_mut().filter(|r| r.is_ok()) {
@@ -72,7 +78,12 @@ impl Store {
 
     fn stage(&self, op: &Op, sync: bool) -> io::Result<()> {
         match op {
-            Op::Create(task) | Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
+            Op::Create(task) => {
+                self.spares.take(&self.half_made(&task.0));
+                self.stage_task(task, sync)
+            }
+            // Of this only the record is used.
+            Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
             Op::Mark(name, at, next) => {
                 let bytes = encode_mark(*at, next.as_ref());
                 let path = self.dir(name).join(STAGED_MARK);
@@ -95,7 +106,7 @@ impl Store {
     fn stage_task(&self, (uid, created, task): &Newcomer, sync: bool) -> io::Result<()> {
         let half = self.half_made(uid);
         match fs::create_dir(&half) {
-            // A removal that is tried again finds its own half-made successor.
+            // A spare; or a removal that is tried again finds its own half-made successor.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -217,6 +228,9 @@ impl Store {
         let Some((next, ..)) = next else {
             let trash = self.trash(uid);
             fs::rename(&path, &trash)?;
+            if self.spares.put(&trash) {
+                return Ok(());
+            }
             // The task is gone; what is left of its files goes at the next start.
             if let Err(error) = fs::remove_dir_all(&trash) {
                 tracing::warn!(%error, "trash.not_emptied");
@@ -224,15 +238,16 @@ impl Store {
             return Ok(());
         };
         // In this order: what is left of the records after a crash must still say that the
-        // old task is over, or nothing at all.
-        for record in [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE] {
-            remove_if_there(&path.join(record))?;
-        }
+        // old task is over, or nothing at all, and that for as short a time as can be.
         for file in fs::read_dir(&path)? {
             let file = file?;
-            if file.file_name() != TASK_FILE && file.file_name() != DELETE_FILE {
+            let stays = [TASK_FILE, DELETE_FILE].iter().chain(&RECORDS);
+            if !stays.into_iter().any(|name| file.file_name() == *name) {
                 fs::remove_file(file.path())?;
             }
+        }
+        for record in RECORDS {
+            remove_if_there(&path.join(record))?;
         }
         // From here on the name is the successor's; the mark goes last, and a crash
         // before that only repeats this step.
@@ -264,16 +279,17 @@ fn again(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Writes a new file of mode 0600.
+/// Writes a file of mode 0600: a new one, or one that is there and empty or left by a change that failed.
 fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)?;
+    record::make_empty(&file)?;
     file.write_all(bytes)?;
     if sync { file.sync_all() } else { Ok(()) }
 }

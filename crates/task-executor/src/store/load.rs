@@ -11,6 +11,7 @@ use task_shim::ASIDE_DIR;
 use task_shim::lock::{Mark, TASK_FILE};
 
 use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark};
+use super::spares::{SPARES_DIR, Spares};
 use super::{Store, Stored};
 
 /// Files that only this agent makes: a directory with one of them was a task.
@@ -30,10 +31,10 @@ pub(crate) struct Loaded {
 impl Store {
     /// Opens a data directory, making what is missing, and removes what was half done.
     pub(crate) fn open(root: &Path, sync: bool) -> io::Result<Self> {
-        for dir in [".agent", ".new", ".trash", ASIDE_DIR] {
+        for dir in [".agent", ".new", ".trash", SPARES_DIR, ASIDE_DIR] {
             fs::create_dir_all(root.join(dir))?;
         }
-        for half in [".new", ".trash"] {
+        for half in [".new", ".trash", SPARES_DIR] {
             for entry in fs::read_dir(root.join(half))? {
                 fs::remove_dir_all(entry?.path())?;
             }
@@ -41,6 +42,7 @@ impl Store {
         Ok(Self {
             root: root.to_owned(),
             sync,
+            spares: Spares::none(root),
         })
     }
 
