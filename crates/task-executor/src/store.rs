@@ -22,13 +22,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_api::{NewTask, TaskName, TaskUid};
-use task_shim::record::ExitRecord;
+use task_shim::record::{self, ExitRecord};
 
 pub(crate) use load::Loaded;
 pub(crate) use worker::{Carried, Worker};
 
 /// A task that is to have a name, at once or after another: its uid, its place in the order of acceptance, itself.
 pub(crate) type Newcomer = (TaskUid, u64, Arc<NewTask>);
+
+/// What a shim records, in an order in which it can be taken away.
+const RECORDS: [&str; 3] = [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE];
 
 /// A task as it is kept.
 #[derive(Debug)]
@@ -41,6 +44,15 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    fn new((uid, created, task): &Newcomer) -> Self {
+        Self {
+            uid: uid.clone(),
+            created: *created,
+            task: NewTask::clone(task),
+            deletion: None,
+        }
+    }
+
     /// The highest place in the order of acceptance that is taken.
     pub(crate) fn last_created(&self) -> u64 {
         let next = self.deletion.as_ref().and_then(|(_, next)| next.as_ref());

@@ -14,15 +14,12 @@ use task_shim::lock::{Lock, Mark, TASK_FILE};
 use task_shim::record::{self, PostRecord};
 
 use super::files::{DELETE_FILE, encode_mark, encode_task};
-use super::{After, Change, Newcomer, Op, Store};
+use super::{After, Change, Newcomer, Op, RECORDS, Store};
 
 /// Up to so many steps are flushed file by file; with more, one syncfs(2) is cheaper.
 const FLUSHED_EACH_MAX: usize = 8;
 
 const STAGED_MARK: &str = "delete.rec.new";
-
-/// What a shim records, in an order in which it can be taken away.
-const RECORDS: [&str; 3] = [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE];
 
 impl Store {
     /// Carries out changes in order. The answers are in the same order.
@@ -297,6 +294,7 @@ fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     fn store(sync: bool) -> (tempfile::TempDir, Store) {
@@ -400,5 +398,30 @@ mod tests {
         assert!(store.carry_out(&[removal])[0].is_ok());
         let now = store.load().expect("loads").tasks.remove(0);
         assert_eq!((now.uid.as_str(), now.deletion.is_none()), ("u-2", true));
+    }
+
+    #[test]
+    fn a_replacement_that_a_crash_has_cut_off_is_ended_at_the_start() {
+        for closed in [false, true] {
+            let (dir, store) = store(false);
+            store.carry_out(&[vec![Op::Create(task("a"))]]);
+            let successor = (TaskUid::parse("u-2").expect("is valid"), 2, task("a").2);
+            let mark = Op::Mark(name("a"), 1, Some(successor));
+            assert!(store.carry_out(&[vec![mark]])[0].is_ok());
+            if closed {
+                let handle = File::open(dir.path().join("a")).expect("opens");
+                Mark::Closed.set(handle).expect("is set");
+            }
+            for _ in 0..2 {
+                let now = store.load().expect("loads").tasks.remove(0);
+                let uid = if closed { "u-2" } else { "u-a" };
+                assert_eq!((now.uid.as_str(), now.deletion.is_none()), (uid, closed));
+            }
+            let mode = fs::metadata(dir.path().join("a/task.json")).expect("is there");
+            assert!(
+                !Mark::Closed.is_in(mode.mode()),
+                "the mark was the old one's"
+            );
+        }
     }
 }

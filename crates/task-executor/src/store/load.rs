@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use sandbox_api::TaskName;
 use task_shim::ASIDE_DIR;
 use task_shim::lock::{Mark, TASK_FILE};
+use task_shim::record;
 
-use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark};
+use super::files::{DELETE_FILE, decode_mark, decode_task, encode_mark, encode_task};
 use super::spares::{SPARES_DIR, Spares};
-use super::{Store, Stored};
+use super::{Newcomer, RECORDS, Store, Stored};
 
 /// Files that only this agent makes: a directory with one of them was a task.
 const OURS: [&str; 4] = [TASK_FILE, DELETE_FILE, "run.rec", "exit.rec"];
@@ -91,6 +92,13 @@ impl Store {
         loaded.corrupt.push(aside);
     }
 
+    /// Ends a replacement that a crash has cut off.
+    fn succeed(&self, path: &Path, (uid, created, task): &Newcomer) -> io::Result<()> {
+        let bytes = encode_task(uid, *created, task);
+        record::replace(fs::File::open(path)?, TASK_FILE, &bytes, self.sync)?;
+        fs::remove_file(path.join(DELETE_FILE))
+    }
+
     fn read(&self, path: &Path, name: &TaskName, loaded: &mut Loaded) -> io::Result<Stored> {
         // Not `record::read`: a task may be longer than any record of a shim.
         let (uid, created, task) = decode_task(&fs::read(path.join(TASK_FILE))?)?;
@@ -118,6 +126,15 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
+        if let Some((_, Some(next))) = &deletion
+            && is_cleared(path)?
+        {
+            match self.succeed(path, next) {
+                Ok(()) => return Ok(Stored::new(next)),
+                // The disk is full, most likely: it is tried again like any removal.
+                Err(error) => tracing::warn!(task = %name, %error, "successor.not_put_in_place"),
+            }
+        }
         Ok(Stored {
             uid,
             created,
@@ -125,4 +142,11 @@ impl Store {
             deletion,
         })
     }
+}
+
+/// Whether the records of a closed task have been taken away for its successor. Without them
+/// it would show as one that was never started, though it may have been seen to end.
+fn is_cleared(path: &Path) -> io::Result<bool> {
+    let closed = Mark::Closed.is_in(fs::metadata(path.join(TASK_FILE))?.mode());
+    Ok(closed && !RECORDS.iter().any(|name| path.join(name).exists()))
 }
