@@ -33,7 +33,7 @@ check: ## the quick subset to run before each commit: format, clippy, house rule
 
 chaos: ## attack real agents with seeded faults; ARGS="--rounds 1 --seed S" repeats a round
 	cargo build --workspace --bins
-	$(TARGET_DIR)/debug/agent-chaos --agent $(AGENT) $(or $(ARGS),--rounds 400 --seconds 170 --jobs 8 --skip-known)
+	$(TARGET_DIR)/debug/agent-chaos --agent $(AGENT) $(or $(ARGS),--rounds 400 --seconds 170 --jobs 8)
 
 fuzz: ## fuzz bodies, records, queries and raw HTTP; ARGS="--seconds N --seed S" repeats a run
 	cargo build --workspace --bins

@@ -65,4 +65,4 @@ stage generated 300 scripts/generated.sh
 stage tests 2400 cargo test "${locked[@]}" --workspace --no-fail-fast
 agent=$target_dir/debug/task-executor
 stage fuzz 120 "$target_dir/debug/agent-fuzz" --agent "$agent" --seconds 20
-stage chaos 480 "$target_dir/debug/agent-chaos" --agent "$agent" --rounds 400 --seconds 170 --jobs 8 --skip-known
+stage chaos 480 "$target_dir/debug/agent-chaos" --agent "$agent" --rounds 400 --seconds 170 --jobs 8

@@ -71,7 +71,10 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
         let entry = entry.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let kind = entry.file_type().expect("a listed file has a type");
         let path = entry.path();
-        if kind.is_dir() && !is_foreign(&path) {
+        if is_foreign(&path) {
+            continue;
+        }
+        if kind.is_dir() {
             collect(&path, found);
         } else if kind.is_file() {
             found.push(path);
@@ -79,10 +82,10 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Directories at the root that git, cargo and `make run` fill, and build directories anywhere.
-fn is_foreign(directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default();
-    name == ".git" || name == "target" || (name == "data" && directory.parent() == Some(root()))
+/// What git (a file in a linked worktree), cargo and `make run` fill at the root, and build directories anywhere.
+fn is_foreign(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name == ".git" || name == "target" || (name == "data" && path.parent() == Some(root()))
 }
 
 fn text(path: &Path) -> Option<Text> {

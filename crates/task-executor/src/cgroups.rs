@@ -220,7 +220,7 @@ impl Cgroups {
     /// Uids of tasks that were set aside as damaged while their shims still live: nothing of
     /// them is touched. `None` when the uid of one can't be told.
     fn supervised_without_record(&self) -> Option<BTreeSet<String>> {
-        let aside = group::children(&self.data_dir.join(".corrupt"));
+        let aside = group::children(&self.data_dir.join(task_shim::ASIDE_DIR));
         let dirs = aside.into_iter().filter_map(|dir| File::open(dir).ok());
         let lives = |holder| matches!(holder, Holder::Process(_) | Holder::Elsewhere);
         dirs.filter(|dir| lock::holder(dir, lock::TASK_FILE).is_ok_and(lives))

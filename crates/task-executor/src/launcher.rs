@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -50,24 +50,48 @@ pub(crate) enum News {
     Started(TaskName, TaskUid, io::Result<PidFd>),
     /// Whether all orphans of a task are gone.
     Orphans(TaskName, TaskUid, bool),
+    /// The same of what was set aside, by its directory.
+    Aside(PathBuf, bool),
 }
 
 /// An order that has not been answered.
 #[derive(Debug)]
-struct UnderWay {
-    name: TaskName,
-    uid: TaskUid,
-    starts: bool,
+enum UnderWay {
+    Start(TaskName, TaskUid),
+    Orphans(TaskName, TaskUid),
+    Aside(PathBuf),
 }
 
 impl UnderWay {
     fn failed(self, error: io::Error) -> News {
-        if self.starts {
-            News::Started(self.name, self.uid, Err(error))
-        } else {
-            tracing::warn!(task = %self.name, %error, "orphans.not_ended");
-            News::Orphans(self.name, self.uid, false)
+        match self {
+            Self::Start(name, uid) => News::Started(name, uid, Err(error)),
+            Self::Orphans(name, uid) => {
+                tracing::warn!(task = %name, %error, "orphans.not_ended");
+                News::Orphans(name, uid, false)
+            }
+            Self::Aside(dir) => {
+                tracing::warn!(dir = %dir.display(), %error, "orphans.not_ended");
+                News::Aside(dir, false)
+            }
         }
+    }
+
+    /// What a reply tells. `None` when it answers something else.
+    fn news(self, reply: Reply, fds: Vec<OwnedFd>) -> Option<News> {
+        Some(match (self, reply) {
+            (Self::Start(name, uid), Reply::Started(0)) => {
+                let shim = fds.into_iter().next().map(PidFd::from);
+                News::Started(name, uid, shim.ok_or_else(|| io::Error::other("no pidfd")))
+            }
+            (Self::Start(name, uid), Reply::Started(errno)) => {
+                News::Started(name, uid, Err(io::Error::from_raw_os_error(errno)))
+            }
+            (Self::Orphans(name, uid), Reply::Orphans(left)) => News::Orphans(name, uid, left == 0),
+            (Self::Aside(dir), Reply::Orphans(left)) => News::Aside(dir, left == 0),
+            (Self::Start(..), Reply::Orphans(_))
+            | (Self::Orphans(..) | Self::Aside(_), Reply::Started(_)) => return None,
+        })
     }
 }
 
@@ -110,17 +134,34 @@ impl Launcher {
 
     /// Gives an order; there must be room. Returns the limits that the task has to do without.
     pub(crate) fn order(&mut self, subject: &Subject, order: &Order) -> Vec<String> {
-        self.last = self.last.wrapping_add(1);
-        let under_way = UnderWay {
-            name: subject.name.clone(),
-            uid: subject.uid.clone(),
-            starts: matches!(order, Order::Start(_)),
+        let (name, uid) = (subject.name.clone(), subject.uid.clone());
+        let under_way = match order {
+            Order::Start(_) => UnderWay::Start(name, uid),
+            Order::EndOrphans(_) => UnderWay::Orphans(name, uid),
         };
-        let mut sent = self.send(subject, order);
+        self.give(under_way, |launcher| launcher.send(subject, order))
+    }
+
+    /// Has the orphans of a task that was set aside ended; there must be room.
+    pub(crate) fn end_aside(&mut self, dir: &Path, run: Option<&RunRecord>) {
+        let under_way = UnderWay::Aside(dir.to_owned());
+        self.give(under_way, |launcher| {
+            launcher.send_search(&File::open(dir)?, None, run)?;
+            Ok(Vec::new())
+        });
+    }
+
+    fn give(
+        &mut self,
+        under_way: UnderWay,
+        send: impl Fn(&Self) -> io::Result<Vec<String>>,
+    ) -> Vec<String> {
+        self.last = self.last.wrapping_add(1);
+        let mut sent = send(self);
         if sent.as_ref().is_err_and(is_gone) {
             // Killed while there was nothing to do, so nobody has noticed.
             self.restart(&io::ErrorKind::BrokenPipe.into());
-            sent = self.send(subject, order);
+            sent = send(self);
         }
         match sent {
             Ok(warnings) => {
@@ -148,16 +189,26 @@ impl Launcher {
                 Ok(warnings)
             }
             Order::EndOrphans(run) => {
-                // PID 1 is handed everybody's orphans, so those say nothing.
-                let init = self.settings.init.filter(|init| init.as_raw() > 1);
-                let reapers = [Some(getpid()), init];
-                let reapers = reapers.into_iter().flatten().map(Pid::as_raw).collect();
-                let run = run.clone();
-                let request = Request::EndOrphans { run, reapers };
-                sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])?;
+                self.send_search(&dir, Some(&subject.uid), run.as_ref())?;
                 Ok(Vec::new())
             }
         }
+    }
+
+    fn send_search(
+        &self,
+        dir: &File,
+        uid: Option<&TaskUid>,
+        run: Option<&RunRecord>,
+    ) -> io::Result<()> {
+        // PID 1 is handed everybody's orphans, so those say nothing.
+        let init = self.settings.init.filter(|init| init.as_raw() > 1);
+        let reapers = [Some(getpid()), init];
+        let reapers = reapers.into_iter().flatten().map(Pid::as_raw).collect();
+        let (uid, run) = (uid.map(TaskUid::to_string), run.cloned());
+        let request = Request::EndOrphans { uid, run, reapers };
+        let socket = self.socket.get_ref().as_fd();
+        sandbox_sys::send_fds(socket, &request.encode(self.last), &[dir.as_fd()])
     }
 
     /// The next answer. Cancel safe.
@@ -187,17 +238,7 @@ impl Launcher {
         let Some(under_way) = self.under_way.remove(&id) else {
             return Ok(None);
         };
-        let (name, uid) = (under_way.name, under_way.uid);
-        Ok(Some(match reply {
-            Reply::Started(0) => {
-                let shim = fds.into_iter().next().map(PidFd::from);
-                News::Started(name, uid, shim.ok_or_else(|| io::Error::other("no pidfd")))
-            }
-            Reply::Started(errno) => {
-                News::Started(name, uid, Err(io::Error::from_raw_os_error(errno)))
-            }
-            Reply::Orphans(left) => News::Orphans(name, uid, left == 0),
-        }))
+        Ok(under_way.news(reply, fds))
     }
 
     /// The process has died. What was ordered may or may not have been done; records tell.

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_DIR/.agent/{lock,hints}     the server's own
 //! DATA_DIR/.new/UID, .trash/UID    half made, half removed: emptied at start
+//! DATA_DIR/.spare/N                emptied, for a task to come: emptied at start too
 //! DATA_DIR/.corrupt/               what could not be read
 //! DATA_DIR/NAME/task.json          the accepted task, framed
 //! DATA_DIR/NAME/delete.rec         being deleted; holds the successor, if one was set
@@ -14,19 +15,23 @@
 mod changes;
 mod files;
 mod load;
+mod spares;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_api::{NewTask, TaskName, TaskUid};
-use task_shim::record::ExitRecord;
+use task_shim::record::{self, ExitRecord};
 
 pub(crate) use load::Loaded;
 pub(crate) use worker::{Carried, Worker};
 
 /// A task that is to have a name, at once or after another: its uid, its place in the order of acceptance, itself.
 pub(crate) type Newcomer = (TaskUid, u64, Arc<NewTask>);
+
+/// What a shim records, in an order in which it can be taken away.
+const RECORDS: [&str; 3] = [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE];
 
 /// A task as it is kept.
 #[derive(Debug)]
@@ -39,6 +44,15 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    fn new((uid, created, task): &Newcomer) -> Self {
+        Self {
+            uid: uid.clone(),
+            created: *created,
+            task: NewTask::clone(task),
+            deletion: None,
+        }
+    }
+
     /// The highest place in the order of acceptance that is taken.
     pub(crate) fn last_created(&self) -> u64 {
         let next = self.deletion.as_ref().and_then(|(_, next)| next.as_ref());
@@ -55,12 +69,21 @@ pub(crate) enum Op {
     Mark(TaskName, i64, Option<Newcomer>),
     /// Removes a task of which nothing runs; its successor takes the name.
     Remove(TaskName, TaskUid, Option<Newcomer>),
-    /// Records an end that no shim is left to record.
-    Exit(TaskName, ExitRecord),
+    /// Records an end that no shim is going to record.
+    Exit(TaskName, ExitRecord, After),
     /// Records that a postStop hook will not be run (again).
     NoPostStop(TaskName),
     /// Only tries whether the data directory can be written.
     Probe,
+}
+
+/// What there is to look after when an end has been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing: the task is closed.
+    Nothing,
+    /// What its command has left behind, by the shim.
+    Leftovers,
 }
 
 /// Steps that happen together or not at all.
@@ -71,6 +94,7 @@ pub(crate) type Change = Vec<Op>;
 pub(crate) struct Store {
     root: PathBuf,
     sync: bool,
+    spares: spares::Spares,
 }
 
 impl Store {

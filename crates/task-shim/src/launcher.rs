@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,9 +18,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid};
 use sandbox_sys::PidFd;
 
+use crate::lock::TASK_FILE;
 use crate::orphans::{self, Search};
 use crate::proc::Scope;
-use crate::record::RunRecord;
+use crate::record::{RunRecord, unframe};
 use crate::shim;
 use crate::signals::OF_A_SHIM;
 
@@ -34,6 +36,8 @@ pub enum Request {
     Start,
     /// End the orphans of a task whose shim was killed.
     EndOrphans {
+        /// The task's uid; none if it was set aside.
+        uid: Option<String>,
         /// The task's run record, if it could be read.
         run: Option<RunRecord>,
         /// Processes, besides the launcher, to which nothing else is handed.
@@ -60,8 +64,11 @@ impl Request {
         let mut bytes = id.to_le_bytes().to_vec();
         match self {
             Self::Start => bytes.push(0),
-            Self::EndOrphans { run, reapers } => {
+            Self::EndOrphans { uid, run, reapers } => {
                 bytes.push(1);
+                let uid = uid.as_deref().unwrap_or_default();
+                bytes.push(u8::try_from(uid.len()).unwrap_or_default());
+                bytes.extend_from_slice(uid.as_bytes());
                 bytes.push(u8::try_from(reapers.len()).unwrap_or_default());
                 for pid in reapers {
                     bytes.extend_from_slice(&pid.to_le_bytes());
@@ -80,7 +87,12 @@ impl Request {
         let id = u32::from_le_bytes(*id);
         match rest {
             [0] => Ok((id, Self::Start)),
-            [1, count, rest @ ..] => {
+            [1, length, rest @ ..] => {
+                let (uid, rest) = rest
+                    .split_at_checked(usize::from(*length))
+                    .ok_or_else(torn)?;
+                let uid = String::from_utf8(uid.to_vec()).map_err(|_| torn())?;
+                let (count, rest) = rest.split_first().ok_or_else(torn)?;
                 let (pids, run) = rest
                     .split_at_checked(usize::from(*count) * 4)
                     .ok_or_else(torn)?;
@@ -90,7 +102,8 @@ impl Request {
                     [] => None,
                     run => Some(RunRecord::decode(run).map_err(|_| torn())?),
                 };
-                Ok((id, Self::EndOrphans { run, reapers }))
+                let uid = (!uid.is_empty()).then_some(uid);
+                Ok((id, Self::EndOrphans { uid, run, reapers }))
             }
             _ => Err(torn()),
         }
@@ -200,9 +213,9 @@ impl Launcher {
                 };
                 self.start(id, File::from(order), dir)
             }
-            Request::EndOrphans { run, reapers } => {
+            Request::EndOrphans { uid, run, reapers } => {
                 let dir = fds.next().ok_or_else(torn)?;
-                let left = self.end_orphans(&dir, run.as_ref(), &reapers)?;
+                let left = self.end_orphans(&dir, uid.as_deref(), run.as_ref(), &reapers)?;
                 self.reply(id, Reply::Orphans(left), &[])
             }
         }
@@ -232,11 +245,16 @@ impl Launcher {
     fn end_orphans(
         &self,
         dir: &OwnedFd,
+        uid: Option<&str>,
         run: Option<&RunRecord>,
         reapers: &[i32],
     ) -> io::Result<u32> {
         let number = std::os::fd::AsRawFd::as_raw_fd(dir);
         let path = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+        // After the path was read: if it is this task's now, so was the path.
+        if uid.is_some_and(|uid| is_anothers(&path, uid)) {
+            return Ok(0);
+        }
         let mut all = vec![getpid()];
         all.extend(reapers.iter().copied().map(Pid::from_raw));
         let left = orphans::end(&Search {
@@ -257,10 +275,19 @@ impl Launcher {
     }
 }
 
+/// Whether a directory has become another task's. That can be when this process was held up
+/// until the server that had asked was killed and the next one had removed the task. A damaged
+/// record is nobody else's.
+fn is_anothers(dir: &Path, uid: &str) -> bool {
+    let bytes = std::fs::read(dir.join(TASK_FILE)).unwrap_or_default();
+    let ours = format!("{uid} ");
+    unframe("task", u32::MAX, &bytes).is_ok_and(|(_, task)| !task.starts_with(ours.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Identity, Phase};
+    use crate::record::{Identity, Phase, frame};
 
     #[test]
     fn messages_read_back_as_they_were_sent() {
@@ -279,10 +306,12 @@ mod tests {
         for request in [
             Request::Start,
             Request::EndOrphans {
+                uid: None,
                 run: None,
                 reapers: vec![],
             },
             Request::EndOrphans {
+                uid: Some("u".to_owned()),
                 run: Some(run),
                 reapers: vec![1, 77],
             },
@@ -300,5 +329,19 @@ mod tests {
                 (7, reply)
             );
         }
+    }
+
+    #[test]
+    fn a_directory_is_anothers_only_if_a_sound_record_says_so() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let write = |bytes: &[u8]| std::fs::write(dir.path().join(TASK_FILE), bytes);
+        assert!(!is_anothers(dir.path(), "u-1"), "there is none");
+        let mut record = frame("task", 1, b"u-1 7\n{}");
+        write(&record).expect("is written");
+        assert!(!is_anothers(dir.path(), "u-1"));
+        assert!(is_anothers(dir.path(), "u-2") && is_anothers(dir.path(), "u"));
+        record.truncate(record.len() - 1);
+        write(&record).expect("is written");
+        assert!(!is_anothers(dir.path(), "u-2"), "it is damaged");
     }
 }

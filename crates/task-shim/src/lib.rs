@@ -31,5 +31,7 @@ pub mod tree;
 
 /// `argv[0]` that selects the launcher role; the shims that are forked from it keep it.
 pub const SHIM_ROLE: &str = "task-shim";
+/// Directory below the data directory for what could not be read.
+pub const ASIDE_DIR: &str = ".corrupt";
 /// `argv[0]` that selects the server role.
 pub const SERVER_ROLE: &str = "task-executor-server";

@@ -135,6 +135,16 @@ fn is_own(pid: Pid) -> bool {
     role && !starts && program(&pid.to_string()) == program("self")
 }
 
+/// The data directory of a task's directory, which is a level deeper when it was set aside.
+fn root(dir: &Path) -> Option<&Path> {
+    let above = dir.parent()?;
+    if above.ends_with(crate::ASIDE_DIR) {
+        above.parent()
+    } else {
+        Some(above)
+    }
+}
+
 enum OpenDirs {
     This,
     Another,
@@ -144,11 +154,15 @@ enum OpenDirs {
 /// Whether a process has files of this task's directory open (its output, most likely), or
 /// of another task's.
 fn open_task_dirs(pid: Pid, dir: &Path) -> OpenDirs {
-    let (Ok(open), Some(root)) = (fs::read_dir(format!("/proc/{pid}/fd")), dir.parent()) else {
+    let (Ok(open), Some(root)) = (fs::read_dir(format!("/proc/{pid}/fd")), root(dir)) else {
         return OpenDirs::None;
     };
     let mut found = OpenDirs::None;
     for target in open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()) {
+        // It may be a log of the task that had this directory before: no evidence at all.
+        if target.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            continue;
+        }
         if target.starts_with(dir) {
             return OpenDirs::This;
         }

@@ -23,6 +23,8 @@ pub const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
 /// File name of a [`RunRecord`].
 pub const RUN_FILE: &str = "run.rec";
+/// The name under which [`replace`] writes it before it is put in place.
+pub const RUN_NEW: &str = "run.rec.new";
 /// File name of an [`ExitRecord`].
 pub const EXIT_FILE: &str = "exit.rec";
 /// File name of a [`PostRecord`].
@@ -342,34 +344,42 @@ pub fn read(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, io::Error> {
     Ok(Some(bytes))
 }
 
-/// Creates a file of mode 0600 for writing, or opens and empties the one that is there.
-fn create(dir: impl AsFd, name: &str, truncate: bool) -> io::Result<File> {
-    let mut flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    if truncate {
-        flags |= OFlag::O_TRUNC;
-    }
+/// Creates a file of mode 0600 for writing, or opens the one that is there.
+fn create(dir: impl AsFd, name: &str) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let fd: OwnedFd = openat(dir.as_fd(), name, flags, Mode::from_bits_truncate(0o600))?;
     Ok(File::from(fd))
+}
+
+/// Empties a file that is to be written anew. Not by truncating it as it is opened: ext4
+/// writes a file that was truncated, even from nothing, to the disk when it is closed.
+pub fn make_empty(file: &File) -> io::Result<()> {
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
+    Ok(())
 }
 
 /// Replaces a file of a task directory in one step: temporary name, write, rename; with
 /// `sync` also fsync(2) of the file and its directory, so that it survives power loss.
 pub fn replace(dir: impl AsFd, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
     let temporary = format!("{name}.new");
-    let mut file = create(dir.as_fd(), &temporary, true)?;
+    let mut file = create(dir.as_fd(), &temporary)?;
+    make_empty(&file)?;
     file.write_all(bytes)?;
     put_in_place(dir, &file, &temporary, name, sync)
 }
 
 /// Makes sure that a record can be put in place by [`fill`] later, even if the disk is full by then.
 pub fn reserve(dir: impl AsFd, slot: &str) -> io::Result<()> {
-    let mut file = create(dir.as_fd(), slot, true)?;
+    let mut file = create(dir.as_fd(), slot)?;
+    make_empty(&file)?;
     file.write_all(&[0; SLOT_BYTES])
 }
 
 /// Writes a record into the room that [`reserve`] made and puts it in place.
 pub fn fill(dir: impl AsFd, slot: &str, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let mut file = create(dir.as_fd(), slot, false)?;
+    let mut file = create(dir.as_fd(), slot)?;
     file.write_all(bytes)?;
     put_in_place(dir, &file, slot, name, sync)
 }

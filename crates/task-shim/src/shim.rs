@@ -60,10 +60,13 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
     let Some(lock) = take_lock(&dir)? else {
         return Ok(());
     };
+    // The task has been removed meanwhile: what is there may be another's.
+    if !is_wanted(&lock, &dir, &launch.uid) {
+        return Ok(());
+    }
     let mut shim = Shim::new(&launch, dir)?;
     match launch.job {
-        // The task has been removed meanwhile, or another shim of it was faster.
-        _ if !is_wanted(&lock, &shim.dir, &launch.uid) => return Ok(()),
+        // Another shim of it was faster.
         Job::Run if is_started(&shim.dir) => return Ok(()),
         Job::Run => shim.live()?,
         Job::PostStop => {

@@ -26,6 +26,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     wrapper: Vec<OsString>,
     dir: Option<PathBuf>,
+    place: Option<PathBuf>,
     token: Option<String>,
     log: Option<PathBuf>,
 }
@@ -39,6 +40,7 @@ impl Setup {
             env: Vec::new(),
             wrapper: Vec::new(),
             dir: None,
+            place: None,
             token: None,
             log: None,
         }
@@ -72,6 +74,13 @@ impl Setup {
         self
     }
 
+    /// Makes the temporary data directory below this one, for the sake of its file system.
+    #[must_use]
+    pub fn place(mut self, place: impl Into<PathBuf>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
     /// The bearer token that this agent asks for.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
@@ -88,9 +97,10 @@ impl Setup {
 
     /// Starts the agent and waits until it is healthy.
     pub fn start(self) -> Agent {
+        let place = self.place.clone().unwrap_or_else(std::env::temp_dir);
         let temporary = match &self.dir {
             Some(_) => None,
-            None => Some(tempfile::tempdir().expect("a temporary directory")),
+            None => Some(tempfile::tempdir_in(place).expect("a temporary directory")),
         };
         let dir = match (&self.dir, &temporary) {
             (Some(dir), _) => dir.clone(),

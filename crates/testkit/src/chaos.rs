@@ -38,16 +38,8 @@ Usage: agent-chaos --agent PATH [OPTIONS]
   --seconds LIMIT  begin no round after so many seconds
   --jobs J         rounds at a time [default: 4]
   --fault NAMES    only these faults, with commas between
-  --skip-known     count what is known to be broken, but don't fail for it
   --journal        print what happened in each round, not only where something is wrong
 ";
-
-/// Kinds of violations that are known and being worked on, and what is wrong: `--skip-known`
-/// does not fail for them. A mended one goes from this list.
-const KNOWN: &[(&str, &str)] = &[(
-    "survivor-of-set-aside",
-    "what a finished task left behind is not ended when its shim was killed and its record damaged as well",
-)];
 
 #[derive(Debug)]
 struct Options {
@@ -57,7 +49,6 @@ struct Options {
     limit: Option<Duration>,
     jobs: u64,
     faults: Vec<Fault>,
-    skip_known: bool,
     journal: bool,
 }
 
@@ -105,7 +96,6 @@ impl Options {
             limit: None,
             jobs: 4,
             faults: Fault::ALL.to_vec(),
-            skip_known: false,
             journal: false,
         };
         let mut words = arguments.iter();
@@ -129,7 +119,6 @@ impl Options {
                 "--seconds" => options.limit = Some(Duration::from_secs(number(value()?)?)),
                 "--jobs" => options.jobs = number(value()?)?.max(1),
                 "--fault" => options.faults = parse_faults(&value()?)?,
-                "--skip-known" => options.skip_known = true,
                 "--journal" => options.journal = true,
                 other => return Err(format!("{other} is not known")),
             }
@@ -202,10 +191,6 @@ impl Options {
         }
     }
 
-    fn fails_for(&self, kind: &str) -> bool {
-        !(self.skip_known && KNOWN.iter().any(|(known, _)| *known == kind))
-    }
-
     fn count(&self, tally: &mut Tally, seed: u64, report: Report) {
         tally.rounds += 1;
         tally.tasks += report.tasks;
@@ -213,15 +198,13 @@ impl Options {
         for (fault, times) in report.faults {
             *tally.faults.entry(fault).or_default() += times;
         }
-        let failed = report.violations.iter().any(|v| self.fails_for(v.kind));
+        let failed = !report.violations.is_empty();
         for violation in &report.violations {
             *tally.violations.entry(violation.kind).or_default() += 1;
-            if self.fails_for(violation.kind) {
-                say(&format!(
-                    "seed {seed}: VIOLATION {}: {}",
-                    violation.kind, violation.detail
-                ));
-            }
+            say(&format!(
+                "seed {seed}: VIOLATION {}: {}",
+                violation.kind, violation.detail
+            ));
         }
         if failed {
             tally.failed_seeds.push(seed);
@@ -252,19 +235,12 @@ impl Options {
             tally.requests,
             list(tally.faults.iter().map(pairs).collect()),
         ));
-        let mark = |kind: &str| {
-            if self.fails_for(kind) {
-                ""
-            } else {
-                " (known, skipped)"
-            }
-        };
         let violations = tally.violations.iter();
         say(&format!(
             "violations: {}",
             list(
                 violations
-                    .map(|(kind, times)| format!("{kind} {times}{}", mark(kind)))
+                    .map(|(kind, times)| format!("{kind} {times}"))
                     .collect()
             )
         ));

@@ -1,12 +1,12 @@
 //! The owner's loop: takes commands and news, keeps memory, records and processes in step.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sandbox_api::{State, TaskName, TaskUid, WaitingReason};
-use sandbox_sys::PidFd;
 use task_shim::hint::Hint;
 use task_shim::launch::Job;
 use task_shim::proc::Scope;
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::store::{Loaded, Store, Stored, Worker};
 use changes::{Request, UnderWay};
 
+mod aside;
 mod attend;
 mod changes;
 mod commands;
@@ -71,6 +72,8 @@ pub(crate) struct Owner {
     /// Whether what is seen now happened before this server was there.
     recovering: bool,
     corrupt: Vec<String>,
+    /// Directories of tasks that were set aside and of which something may be left.
+    asides: BTreeSet<PathBuf>,
     failing: Option<String>,
     commands: mpsc::Receiver<Command>,
     shims: JoinSet<(TaskName, TaskUid)>,
@@ -116,14 +119,10 @@ impl Owner {
         let Loaded {
             tasks: stored,
             corrupt,
-            stray_shims,
+            asides,
         } = store.load()?;
         for _ in &corrupt {
             metrics.record_corrupt();
-        }
-        for shim in stray_shims {
-            // It may have ended meanwhile, which is as good.
-            let _ = PidFd::open(shim).and_then(|fd| fd.signal(nix::libc::SIGTERM));
         }
         let mut owner = Self {
             worker: Worker::start(store.clone())?,
@@ -138,6 +137,7 @@ impl Owner {
             created: stored.iter().map(Stored::last_created).max().unwrap_or(0),
             recovering: true,
             corrupt,
+            asides,
             failing: None,
             commands,
             shims: JoinSet::new(),
@@ -153,6 +153,7 @@ impl Owner {
         for one in stored {
             owner.adopt(one);
         }
+        owner.attend_asides();
         owner.recovering = false;
         Ok((owner, Handle::new(sender)))
     }
@@ -251,6 +252,7 @@ impl Owner {
             self.pending.push_back(Request::Probe);
             self.look_later();
         }
+        self.attend_asides();
         for _ in 0..LOOKS_MAX.min(self.unsettled.len()) {
             if let Some(name) = self.unsettled.pop_first() {
                 self.tasks.update(&name, Task::may_start_again);
@@ -363,6 +365,7 @@ impl Owner {
                     _ => {}
                 }
             }
+            News::Aside(dir, all_gone) => self.aside_searched(dir, all_gone),
         }
     }
 

@@ -91,6 +91,9 @@ pub(crate) enum Action {
     EndOrphans(Option<RunRecord>),
     /// Record that the end is not known. The text says why.
     RecordLost(&'static str, Option<RunRecord>),
+    /// The same for a command whose exit record is damaged while its shim looks after what it
+    /// has left behind.
+    RecordTorn(Option<RunRecord>),
     /// Record that the task can't be started.
     GiveUp,
     /// Start a shim for the postStop hook alone.
@@ -103,7 +106,7 @@ pub(crate) enum Action {
 
 const SHIM_KILLED: &str = "its supervisor was killed before the end was recorded";
 const SCOPE_ENDED: &str = "its container or host was restarted before the end was recorded";
-const EXIT_TORN: &str = "its exit record is unreadable";
+pub(crate) const EXIT_TORN: &str = "its exit record is unreadable";
 const RUN_TORN: &str = "its supervisor is gone and its run record is unreadable";
 
 /// Decides what to do about a task. A task for which nothing is to be done and that has no
@@ -117,6 +120,14 @@ pub(crate) fn plan(seen: &Seen, situation: &Situation<'_>) -> Vec<Action> {
     }
     match &seen.exit {
         Found::Record(exit) => after_exit(seen, exit, situation, &mut actions),
+        // It is put in place when the command is over, and never again by the same shim.
+        Found::Unreadable if matches!(seen.shim, Holder::Process(_)) => {
+            actions.extend(seen.started_at().map(Action::ShowRunning));
+            actions.push(Action::RecordTorn(seen.run.record().cloned()));
+            if situation.deleting {
+                actions.push(Action::Stop);
+            }
+        }
         _ if is_alive(seen, situation) => {
             actions.extend(seen.started_at().map(Action::ShowRunning));
             if situation.deleting {

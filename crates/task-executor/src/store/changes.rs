@@ -14,7 +14,7 @@ use task_shim::lock::{Lock, Mark, TASK_FILE};
 use task_shim::record::{self, PostRecord};
 
 use super::files::{DELETE_FILE, encode_mark, encode_task};
-use super::{Change, Newcomer, Op, Store};
+use super::{After, Change, Newcomer, Op, RECORDS, Store};
 
 /// Up to so many steps are flushed file by file; with more, one syncfs(2) is cheaper.
 const FLUSHED_EACH_MAX: usize = 8;
@@ -39,6 +39,9 @@ impl Store {
                     self.unstage_all(change);
                 }
             }
+        }
+        if results.iter().any(|r| r.as_ref().is_err_and(is_full)) {
+            self.spares.drop_all();
         }
         if let Err(error) = self.flush(each) {
             for result in results.iter_mut().filter(|r| r.is_ok()) {
@@ -72,7 +75,12 @@ impl Store {
 
     fn stage(&self, op: &Op, sync: bool) -> io::Result<()> {
         match op {
-            Op::Create(task) | Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
+            Op::Create(task) => {
+                self.spares.take(&self.half_made(&task.0));
+                self.stage_task(task, sync)
+            }
+            // Of this only the record is used.
+            Op::Remove(_, _, Some(task)) => self.stage_task(task, sync),
             Op::Mark(name, at, next) => {
                 let bytes = encode_mark(*at, next.as_ref());
                 let path = self.dir(name).join(STAGED_MARK);
@@ -95,7 +103,7 @@ impl Store {
     fn stage_task(&self, (uid, created, task): &Newcomer, sync: bool) -> io::Result<()> {
         let half = self.half_made(uid);
         match fs::create_dir(&half) {
-            // A removal that is tried again finds its own half-made successor.
+            // A spare; or a removal that is tried again finds its own half-made successor.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -182,10 +190,13 @@ impl Store {
                 if sync { handle.sync_all() } else { Ok(()) }
             }
             Op::Remove(name, uid, next) => self.remove(name, uid, next.as_ref()),
-            Op::Exit(name, exit) => {
+            Op::Exit(name, exit, after) => {
                 let dir = File::open(self.dir(name))?;
                 record::write_exit(&dir, exit, self.sync)?;
-                Mark::Closed.set(&dir)
+                match after {
+                    After::Nothing => Mark::Closed.set(&dir),
+                    After::Leftovers => Ok(()),
+                }
             }
             Op::NoPostStop(name) => record::replace(
                 File::open(self.dir(name))?,
@@ -214,6 +225,9 @@ impl Store {
         let Some((next, ..)) = next else {
             let trash = self.trash(uid);
             fs::rename(&path, &trash)?;
+            if self.spares.put(&trash) {
+                return Ok(());
+            }
             // The task is gone; what is left of its files goes at the next start.
             if let Err(error) = fs::remove_dir_all(&trash) {
                 tracing::warn!(%error, "trash.not_emptied");
@@ -221,15 +235,16 @@ impl Store {
             return Ok(());
         };
         // In this order: what is left of the records after a crash must still say that the
-        // old task is over, or nothing at all.
-        for record in [record::RUN_FILE, record::EXIT_FILE, record::POST_FILE] {
-            remove_if_there(&path.join(record))?;
-        }
+        // old task is over, or nothing at all, and that for as short a time as can be.
         for file in fs::read_dir(&path)? {
             let file = file?;
-            if file.file_name() != TASK_FILE && file.file_name() != DELETE_FILE {
+            let stays = [TASK_FILE, DELETE_FILE].iter().chain(&RECORDS);
+            if !stays.into_iter().any(|name| file.file_name() == *name) {
                 fs::remove_file(file.path())?;
             }
+        }
+        for record in RECORDS {
+            remove_if_there(&path.join(record))?;
         }
         // From here on the name is the successor's; the mark goes last, and a crash
         // before that only repeats this step.
@@ -261,16 +276,17 @@ fn again(error: &io::Error) -> io::Error {
         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Writes a new file of mode 0600.
+/// Writes a file of mode 0600: a new one, or one that is there and empty or left by a change that failed.
 fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)?;
+    record::make_empty(&file)?;
     file.write_all(bytes)?;
     if sync { file.sync_all() } else { Ok(()) }
 }
@@ -278,6 +294,7 @@ fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     fn store(sync: bool) -> (tempfile::TempDir, Store) {
@@ -381,5 +398,30 @@ mod tests {
         assert!(store.carry_out(&[removal])[0].is_ok());
         let now = store.load().expect("loads").tasks.remove(0);
         assert_eq!((now.uid.as_str(), now.deletion.is_none()), ("u-2", true));
+    }
+
+    #[test]
+    fn a_replacement_that_a_crash_has_cut_off_is_ended_at_the_start() {
+        for closed in [false, true] {
+            let (dir, store) = store(false);
+            store.carry_out(&[vec![Op::Create(task("a"))]]);
+            let successor = (TaskUid::parse("u-2").expect("is valid"), 2, task("a").2);
+            let mark = Op::Mark(name("a"), 1, Some(successor));
+            assert!(store.carry_out(&[vec![mark]])[0].is_ok());
+            if closed {
+                let handle = File::open(dir.path().join("a")).expect("opens");
+                Mark::Closed.set(handle).expect("is set");
+            }
+            for _ in 0..2 {
+                let now = store.load().expect("loads").tasks.remove(0);
+                let uid = if closed { "u-2" } else { "u-a" };
+                assert_eq!((now.uid.as_str(), now.deletion.is_none()), (uid, closed));
+            }
+            let mode = fs::metadata(dir.path().join("a/task.json")).expect("is there");
+            assert!(
+                !Mark::Closed.is_in(mode.mode()),
+                "the mark was the old one's"
+            );
+        }
     }
 }

@@ -57,6 +57,7 @@ impl Round {
         self.check_runs(&json!([]));
         self.check_survivors(&json!([]));
         self.check_groups();
+        self.check_spares();
         self.check_server();
         self.check_stop();
         Ok(())
@@ -116,12 +117,6 @@ impl Round {
         let running = tasks.iter().filter(runs).count();
         let full = self.running_max.is_some_and(|max| running >= max);
         let target = self.victim.target();
-        let stays = |run: &Run| {
-            let ended = self.victim.dir.join(&run.plan.name).join("exit.rec");
-            run.records == Records::Damaged
-                && ended.exists()
-                && target.shim_of(&run.plan.name).is_some()
-        };
         let settled = |run: &Run, task: &Value| {
             if task["deletionTimestamp"].is_string() {
                 return false;
@@ -134,10 +129,8 @@ impl Round {
             match state(task) {
                 Some((_, Shown::Terminated(_))) => true,
                 Some((_, Shown::Waiting("Queued"))) => full,
-                // Those that are shown so for a damaged record are violations of their own.
-                Some((_, Shown::Running)) => never_ends() || stays(run),
-                Some((_, Shown::Waiting(_))) => run.records == Records::Damaged && never_ends(),
-                None => false,
+                Some((_, Shown::Running)) => never_ends(),
+                Some((_, Shown::Waiting(_))) | None => false,
             }
         };
         let mut found = Vec::new();
@@ -258,6 +251,29 @@ impl Round {
         if !aside.is_empty() && !self.data_dir_was_touched {
             let text = format!("sound records were set aside: {aside:?}");
             self.model.violate("set-aside", text);
+        }
+    }
+
+    /// Checks that what waits for tasks to come says nothing of those that were.
+    fn check_spares(&mut self) {
+        let spares = std::fs::read_dir(self.victim.dir.join(".spare"));
+        let files = spares
+            .into_iter()
+            .flatten()
+            .filter_map(|spare| std::fs::read_dir(spare.ok()?.path()).ok())
+            .flatten()
+            .filter_map(Result::ok);
+        let told: Vec<_> = files
+            .filter(|file| {
+                let known = ["task.json", "run.rec.new", "exit.tmp"];
+                let known = known.iter().any(|name| file.file_name() == *name);
+                !known || file.metadata().is_ok_and(|file| file.len() > 0)
+            })
+            .map(|file| file.path())
+            .collect();
+        if !told.is_empty() {
+            let text = format!("spares are not empty: {told:?}");
+            self.model.violate("litter", text);
         }
     }
 
@@ -383,9 +399,9 @@ fn may_have_processes(run: &Run, task: Option<&Value>) -> bool {
         None => false,
         Some((_, Shown::Waiting(_) | Shown::Running)) => true,
         Some((_, Shown::Terminated(end))) => {
-            let ended_by_agent = ["Unknown", "TaskTimeout"]
-                .iter()
-                .any(|reason| end["reason"] == *reason);
+            // With a damaged record an unknown end may have been the task's own.
+            let ended_by_agent = end["reason"] == "TaskTimeout"
+                || (end["reason"] == "Unknown" && run.records == Records::Sound);
             let to_be_killed = matches!(run.plan.work, Work::Leaver { kill: true, .. });
             !ended_by_agent && !to_be_killed
         }

@@ -17,9 +17,9 @@ pub(super) enum Point {
     TaskRecord,
     /// A task's directory appears: it is accepted.
     TaskDir,
-    /// `exit.tmp` appears: room for the exit record is being reserved.
+    /// `exit.tmp` appears or is written to: room for the exit record is being reserved.
     ExitSlot,
-    /// `run.rec.new` appears: the child is held, its record is being written.
+    /// `run.rec.new` appears or is written to: the child is held, its record is being written.
     RunTemporary,
     /// `run.rec` is in place: the child is about to be released.
     RunRecord,
@@ -33,6 +33,8 @@ pub(super) enum Point {
     DeleteRecord,
     /// An entry appears in `.trash/`.
     Trash,
+    /// An entry appears in `.spare/`.
+    Spare,
 }
 
 impl Point {
@@ -48,6 +50,7 @@ impl Point {
         Self::PostRecord,
         Self::DeleteRecord,
         Self::Trash,
+        Self::Spare,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Point {
             Self::PostRecord => "post-record",
             Self::DeleteRecord => "delete-record",
             Self::Trash => "trash-entry",
+            Self::Spare => "spare-entry",
         }
     }
 
@@ -86,6 +90,7 @@ enum Watched {
     Root,
     New,
     Trash,
+    Spare,
     Task,
 }
 
@@ -107,6 +112,7 @@ impl Watcher {
         watcher.add(Watched::Root, root.to_owned())?;
         watcher.add(Watched::New, root.join(".new"))?;
         watcher.add(Watched::Trash, root.join(".trash"))?;
+        watcher.add(Watched::Spare, root.join(".spare"))?;
         if let Ok(entries) = std::fs::read_dir(root) {
             for entry in entries.flatten() {
                 if !entry.file_name().to_string_lossy().starts_with('.') {
@@ -119,7 +125,11 @@ impl Watcher {
     }
 
     fn add(&mut self, kind: Watched, path: PathBuf) -> nix::Result<()> {
-        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        let mut flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        if kind == Watched::Task {
+            // In what was a spare, records begin in files that are there.
+            flags |= AddWatchFlags::IN_MODIFY;
+        }
         let watch = self.inotify.add_watch(&path, flags)?;
         self.dirs.insert(watch, (kind, path));
         Ok(())
@@ -152,6 +162,7 @@ impl Watcher {
         let task = |dir: &Path| Some(dir.file_name()?.to_str()?.to_owned());
         match kind {
             Watched::Trash => (wanted == Point::Trash).then_some(file),
+            Watched::Spare => (wanted == Point::Spare).then_some(file),
             Watched::Root if file.starts_with('.') => None,
             Watched::Root => {
                 // The same directory as its `.new/` entry, now under its name.

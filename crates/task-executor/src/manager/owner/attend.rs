@@ -11,12 +11,13 @@ use task_shim::record::{self, ExitRecord, Outcome, RunRecord};
 
 use super::super::handle::{ChangeKind, Shown};
 use super::super::inspect;
-use super::super::plan::{Action, Found, LAUNCHES_MAX, Seen, Situation, plan};
+use super::super::plan::{Action, EXIT_TORN, Found, LAUNCHES_MAX, Seen, Situation, plan};
 use super::super::tasks::{Shim, Task};
 use super::changes::Request;
 use super::{Owner, unix_seconds};
 use crate::fd::readable;
 use crate::launcher::Order;
+use crate::store::After;
 
 impl Owner {
     /// Looks at a task's records and does what they ask for.
@@ -72,12 +73,19 @@ impl Owner {
             }
             Action::Stop => self.stop(name),
             Action::EndOrphans(run) => self.end_orphans(name, run),
-            Action::RecordLost(why, run) => self.record_lost(name, why, run.as_ref()),
+            Action::RecordLost(why, run) => {
+                self.metrics.shim_lost();
+                self.record_lost(name, why, run.as_ref(), After::Nothing);
+            }
+            Action::RecordTorn(run) => {
+                self.record_lost(name, EXIT_TORN, run.as_ref(), After::Leftovers);
+            }
             Action::GiveUp => {
                 let message = format!(
                     "its supervisor ended {LAUNCHES_MAX} times before it could start the task"
                 );
-                self.record_end(name, Outcome::StartError, 126, None, message);
+                let exit = end(Outcome::StartError, 126, message);
+                self.record_end(name, exit, After::Nothing);
             }
             Action::RunPostStop => {
                 if self.tasks.get(name).is_some_and(|task| !task.changing) {
@@ -133,35 +141,21 @@ impl Owner {
         }
     }
 
-    fn record_lost(&mut self, name: &TaskName, why: &str, run: Option<&RunRecord>) {
-        self.metrics.shim_lost();
+    fn record_lost(&mut self, name: &TaskName, why: &str, run: Option<&RunRecord>, after: After) {
         tracing::warn!(task = %name, why, "task.lost");
         let message = format!("the true exit code is not known: {why}");
-        let started = run.map(|run| run.started_at);
-        self.record_end(name, Outcome::Lost, 255, started, message);
+        let exit = ExitRecord {
+            started_at: run.map(|run| run.started_at),
+            ..end(Outcome::Lost, 255, message)
+        };
+        self.record_end(name, exit, after);
     }
 
-    fn record_end(
-        &mut self,
-        name: &TaskName,
-        outcome: Outcome,
-        code: i32,
-        started_at: Option<i64>,
-        message: String,
-    ) {
-        let Some(task) = self.tasks.get(name) else {
-            return;
-        };
-        let exit = ExitRecord {
-            uid: task.uid.to_string(),
-            outcome,
-            code,
-            signal: None,
-            started_at,
-            finished_at: unix_seconds(),
-            message,
-        };
-        self.request_for(name, |name, uid| Request::Exit(name, uid, exit));
+    fn record_end(&mut self, name: &TaskName, mut exit: ExitRecord, after: After) {
+        self.request_for(name, |name, uid| {
+            exit.uid = uid.to_string();
+            Request::Exit(name, uid, exit, after)
+        });
     }
 
     /// Watches a shim that was found at work, provided that it still is.
@@ -261,6 +255,19 @@ impl Owner {
         {
             self.metrics.exit_visible(latency);
         }
+    }
+}
+
+/// An end that is recorded now; whose is not said yet.
+fn end(outcome: Outcome, code: i32, message: String) -> ExitRecord {
+    ExitRecord {
+        uid: String::new(),
+        outcome,
+        code,
+        signal: None,
+        started_at: None,
+        finished_at: unix_seconds(),
+        message,
     }
 }
 

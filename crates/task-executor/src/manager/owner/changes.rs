@@ -17,7 +17,7 @@ use super::super::handle::{ChangeKind, Listing, Refused, Shown};
 use super::super::inspect;
 use super::super::tasks::{Deletion, Start, Task};
 use super::{Owner, unix_seconds};
-use crate::store::{Carried, Change, Newcomer, Op};
+use crate::store::{After, Carried, Change, Newcomer, Op};
 
 /// Changes in one batch: enough to share a flush among all clients of a busy agent.
 const BATCH_MAX: usize = 256;
@@ -37,7 +37,7 @@ pub(super) enum Request {
     /// The manager's own: nothing of the task is left.
     Remove(TaskName, TaskUid),
     /// The manager's own: an end that no shim will record.
-    Exit(TaskName, TaskUid, ExitRecord),
+    Exit(TaskName, TaskUid, ExitRecord, After),
     /// The manager's own: the hook can't be run.
     SkipPostStop(TaskName, TaskUid),
     /// The manager's own: whether the data directory can be written again.
@@ -219,8 +219,8 @@ impl Owner {
                     deletion.map(|d| Op::Remove(name.clone(), uid.clone(), d.successor.clone()));
                 (name, uid, op)
             }
-            Request::Exit(name, uid, exit) => {
-                let op = Some(Op::Exit(name.clone(), exit));
+            Request::Exit(name, uid, exit, after) => {
+                let op = Some(Op::Exit(name.clone(), exit, after));
                 (name, uid, op)
             }
             Request::SkipPostStop(name, uid) => {
@@ -371,7 +371,7 @@ impl Owner {
                 self.attend(&name);
             }
             Op::Remove(name, _, successor) => self.removed(&name, successor),
-            Op::Exit(name, _) | Op::NoPostStop(name) => self.attend(&name),
+            Op::Exit(name, ..) | Op::NoPostStop(name) => self.attend(&name),
             Op::Probe => {}
         }
     }

@@ -207,6 +207,27 @@ fn what_a_finished_task_left_behind_lives_until_its_deletion_even_without_a_shim
     );
 }
 
+#[test]
+fn a_damaged_exit_record_is_an_end_though_the_shim_looks_after_what_was_left() {
+    let scope = scope("b");
+    let torn = Seen {
+        run: Found::Record(run()),
+        exit: Found::Unreadable,
+        ..seen(Holder::Process(Pid::from_raw(3)))
+    };
+    let supervised = Situation {
+        phase: Phase::Supervised,
+        deleting: true,
+        ..situation(&scope)
+    };
+    let recorded = [
+        Action::ShowRunning(5),
+        Action::RecordTorn(Some(run())),
+        Action::Stop,
+    ];
+    assert_eq!(plan(&torn, &supervised), recorded);
+}
+
 /// How far a shim is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -436,6 +457,7 @@ impl World {
                 }
             }
             Action::EndOrphans(_) => unreachable!("done before"),
+            Action::RecordTorn(_) => unreachable!("nothing is damaged here"),
             Action::RecordLost(..) | Action::GiveUp => {
                 assert!(self.exit.is_none(), "a record is never written over");
                 assert!(!self.orphans && self.shim.is_none_or(|(s, _)| s == Stage::Spawned));

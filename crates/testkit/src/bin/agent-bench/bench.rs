@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use testkit::agent::{Agent, Setup};
 
 /// One invocation of the benchmark.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bench {
     /// The agent under test.
     pub(crate) agent: PathBuf,
@@ -21,12 +21,16 @@ pub(crate) struct Bench {
     pub(crate) quick: bool,
     /// Cores of this machine.
     pub(crate) cores: usize,
+    /// Where data directories are made.
+    pub(crate) place: PathBuf,
 }
 
 impl Bench {
     /// The agent as it is measured: defaults, but for a quiet log.
     pub(crate) fn setup(&self) -> Setup {
-        Setup::new(&self.agent).flag("--log-level=warn")
+        Setup::new(&self.agent)
+            .flag("--log-level=warn")
+            .place(&self.place)
     }
 
     /// A number of samples, a tenth of it for a quick look.

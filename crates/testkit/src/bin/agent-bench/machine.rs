@@ -47,6 +47,11 @@ impl Machine {
         })
     }
 
+    /// The file system of data directories.
+    pub(crate) fn file_system(&self) -> &str {
+        &self.file_system
+    }
+
     /// The facts, a line each.
     pub(crate) fn facts(&self) -> Vec<String> {
         vec![

@@ -4,9 +4,11 @@
 mod bench;
 mod floor;
 mod footprint;
+mod known;
 mod latency;
 mod machine;
 mod options;
+mod place;
 mod report;
 mod stats;
 mod throughput;
@@ -22,16 +24,18 @@ use anyhow::{Context, ensure};
 use crate::bench::Bench;
 use crate::machine::Machine;
 use crate::options::Options;
+use crate::place::Memory;
 use crate::report::Figures;
 
 /// What measures one group of figures.
 type Group = fn(&Bench) -> anyhow::Result<Figures>;
 
-const GROUPS: [(&str, Group); 13] = [
+const GROUPS: [(&str, Group); 14] = [
     ("create", latency::create),
     ("exit", latency::exit),
     ("delete", latency::delete),
     ("flight", throughput::flight),
+    ("churn", throughput::churn),
     ("serial", throughput::serial),
     ("many", throughput::many),
     ("list", throughput::list),
@@ -42,6 +46,9 @@ const GROUPS: [(&str, Group); 13] = [
     ("connections", footprint::connections),
     ("bodies", footprint::bodies),
 ];
+
+/// Those that a disk has a part in, and that are measured in memory as well.
+const RATES: [&str; 3] = ["flight", "churn", "serial"];
 
 fn main() -> anyhow::Result<ExitCode> {
     let Some(options) = Options::parse(std::env::args().skip(1))? else {
@@ -71,9 +78,12 @@ fn main() -> anyhow::Result<ExitCode> {
         runs: options.runs,
         quick: options.quick,
         cores: machine.cores,
+        place: std::env::temp_dir(),
     };
     let begun = Instant::now();
-    let (figures, complete) = measure(&bench, &options)?;
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|o| o == name);
+    let (figures, complete) = measure(&bench, wanted)?;
+    let memory = in_memory(&bench, &machine, wanted);
     let mut how = format!("measured in {} s", begun.elapsed().as_secs());
     if options.quick {
         how.push_str("; a quick look with few samples, not to be relied on");
@@ -82,7 +92,7 @@ fn main() -> anyhow::Result<ExitCode> {
         how.push_str("; only a part of the figures");
     }
     if let Some(out) = &options.out {
-        let page = report::page(&machine, &figures, &how);
+        let page = report::page(&machine, &figures, &memory, &how);
         std::fs::write(out, page).with_context(|| format!("write {}", out.display()))?;
     }
     Ok(if complete {
@@ -92,13 +102,38 @@ fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The rates with data directories on a tmpfs. An error says why there are none.
+fn in_memory(
+    bench: &Bench,
+    machine: &Machine,
+    wanted: impl Fn(&str) -> bool,
+) -> anyhow::Result<Figures> {
+    ensure!(
+        machine.file_system() != "tmpfs",
+        "the data directory is on a tmpfs already"
+    );
+    ensure!(
+        RATES.iter().any(|name| wanted(name)),
+        "no rate was asked for"
+    );
+    let memory = Memory::make().context("there is no tmpfs to be had")?;
+    let bench = Bench {
+        place: memory.path(),
+        ..bench.clone()
+    };
+    writeln!(io::stdout(), "== on tmpfs")?;
+    let (figures, complete) = measure(&bench, |name| RATES.contains(&name) && wanted(name))?;
+    ensure!(complete, "the rates on a tmpfs could not be measured");
+    Ok(figures)
+}
+
 /// Measures and prints group after group; whether all could be measured.
-fn measure(bench: &Bench, options: &Options) -> anyhow::Result<(Figures, bool)> {
+fn measure(bench: &Bench, wanted: impl Fn(&str) -> bool) -> anyhow::Result<(Figures, bool)> {
     let mut all = Figures::default();
     let mut complete = true;
     let mut out = io::stdout();
     for (name, group) in GROUPS {
-        if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
+        if !wanted(name) {
             continue;
         }
         let begun = Instant::now();

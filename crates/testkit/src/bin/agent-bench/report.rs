@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::known;
 use crate::machine::Machine;
 use crate::stats::Spread;
 
@@ -218,7 +219,7 @@ What the shipped binary does on one machine, against the bars it is held to. Wri
 $ make bench
 ```
 
-which builds the static binary and needs some minutes on a machine that does nothing else. For one group of figures, or a
+which builds the static binary and needs up to ten minutes on a machine that does nothing else. For one group of figures, or a
 quick look: `agent-bench --agent target/dist/task-executor --only create,exit --quick`.
 ";
 
@@ -236,8 +237,80 @@ const READING: &str = "\
 - Times are of `CLOCK_MONOTONIC`, which is one for all processes: the task itself prints when it began or ended.
 ";
 
-/// The whole page.
-pub(crate) fn page(machine: &Machine, figures: &Figures, how: &str) -> String {
+/// The rates by file system: those of both, or why there is but one.
+fn file_systems(machine: &Machine, figures: &Figures, memory: &anyhow::Result<Figures>) -> String {
+    let mut text = "\n## Rates by file system\n\n".to_owned();
+    match memory {
+        Ok(memory) => {
+            let name = machine.file_system();
+            // Writing to a string can't fail.
+            let _ = writeln!(
+                text,
+                "| figure | {name} | ratio | met | tmpfs | ratio | met |"
+            );
+            text.push_str("|---|---|---|---|---|---|---|\n");
+            for row in &memory.rows {
+                if let Some(disk) = figures.rows.iter().find(|disk| disk.name == row.name) {
+                    let [name, _, measured, _, _, _, ratio, met] = disk.cells();
+                    let [_, _, other, _, _, _, other_ratio, other_met] = row.cells();
+                    let _ = writeln!(
+                        text,
+                        "| {name} | {measured} | {ratio} | {met} | {other} | {other_ratio} | {other_met} |"
+                    );
+                }
+            }
+        }
+        Err(why) => {
+            let _ = writeln!(text, "Measured on one only: {why:#}.");
+        }
+    }
+    text
+}
+
+/// Why bars are missed, one line per cause.
+fn missed(figures: &Figures) -> String {
+    let missed = figures.rows.iter().filter(|row| row.met() == Some(false));
+    let mut causes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in missed {
+        let cause = known::cause(&row.name);
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, names)) => names.push(&row.name),
+            None => causes.push((cause, vec![&row.name])),
+        }
+    }
+    let mut text = "\n## Bars that are not met\n\n".to_owned();
+    if causes.is_empty() {
+        text.push_str("None.\n");
+    }
+    for (cause, names) in causes {
+        let _ = writeln!(text, "- **{}**: {cause}", names.join("**, **"));
+    }
+    text
+}
+
+/// What others have published, beside the figures of this run.
+fn elsewhere(figures: &Figures) -> String {
+    let mut text = format!(
+        "\n## The Go agent of OpenSandbox, as published\n\n{}\n",
+        known::GO_AGENT_HEAD
+    );
+    text.push_str("| figure | Go agent, elsewhere | this agent, this run |\n|---|---|---|\n");
+    for (what, published, ours) in known::GO_AGENT {
+        let row = figures.rows.iter().find(|row| row.name.starts_with(ours));
+        let measured = row.map_or_else(|| "–".to_owned(), |row| row.unit.show(row.measured));
+        let _ = writeln!(text, "| {what} | {published} | {measured} |");
+    }
+    let _ = write!(text, "\n{}", known::GO_AGENT_TAIL);
+    text
+}
+
+/// The whole page. `memory` are the rates on a tmpfs.
+pub(crate) fn page(
+    machine: &Machine,
+    figures: &Figures,
+    memory: &anyhow::Result<Figures>,
+    how: &str,
+) -> String {
     let mut page = HEAD.to_owned();
     let mut line = |text: &str| {
         page.push_str(text);
@@ -258,7 +331,10 @@ pub(crate) fn page(machine: &Machine, figures: &Figures, how: &str) -> String {
     for note in &figures.notes {
         line(&format!("- {note}"));
     }
-    line("");
+    page.push_str(&file_systems(machine, figures, memory));
+    page.push_str(&missed(figures));
+    page.push_str(&elsewhere(figures));
+    page.push('\n');
     page.push_str(READING);
     page
 }
@@ -283,6 +359,26 @@ mod tests {
         assert_eq!(met(4.9, Bar::AtLeast(5.0)), Some(false));
         assert_eq!(met(60.0, Bar::OfFloor(60.0)), Some(true));
         assert_eq!(met(59.0, Bar::OfFloor(60.0)), Some(false));
+    }
+
+    #[test]
+    fn a_missed_bar_is_told_with_its_cause_and_rates_stand_side_by_side() {
+        let row = |rate| {
+            Row::new("short tasks one after another", Unit::PerSecond, &[rate])
+                .bar(Bar::AtLeast(300.0))
+        };
+        let (disk, memory) = (Figures::of([row(80.0)]), Figures::of([row(400.0)]));
+        assert!(missed(&disk).contains("- **short tasks one after another**: Each task"));
+        assert!(missed(&memory).contains("None."));
+        assert!(elsewhere(&disk).contains("| short tasks, each awaited | 2/s | 80/s |"));
+        let machine = Machine::here(&std::env::temp_dir()).expect("is one");
+        let table = file_systems(&machine, &disk, &Ok(memory));
+        assert!(
+            table.contains("| 80/s |  | **no** | 400/s |  | yes |"),
+            "{table}"
+        );
+        let none = file_systems(&machine, &disk, &Err(anyhow::anyhow!("no tmpfs")));
+        assert!(none.contains("one only: no tmpfs."));
     }
 
     #[test]

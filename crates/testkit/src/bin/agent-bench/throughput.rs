@@ -45,7 +45,10 @@ fn flight_of(bench: &Bench, what: &str, short: &[&str]) -> anyhow::Result<Figure
         let before = floor::spawn_rate(&shim, bench.cores, time)?;
         let cpu = (own_cpu()?, activity(&processes(&agent))?);
         let tasks = bench.samples(3000);
-        let rate = fly(&agent, &format!("flight-{run}"), tasks, short)?;
+        let rate = fly(&agent, &format!("flight-{run}"), tasks, |wire, name| {
+            wire.create(name, short)?;
+            wire.succeeded(name)
+        })?;
         let per_task = |spent: Duration| spent.as_secs_f64() * 1e3 / float(tasks);
         client.push(per_task(own_cpu()?.saturating_sub(cpu.0)));
         server.push(per_task(activity(&processes(&agent))?.since(cpu.1).cpu));
@@ -76,8 +79,39 @@ fn flight_of(bench: &Bench, what: &str, short: &[&str]) -> anyhow::Result<Figure
     )))
 }
 
-/// Runs `tasks` short tasks with 64 clients that each create one and wait for its end; tasks per second.
-fn fly(agent: &Agent, prefix: &str, tasks: usize, short: &[&str]) -> anyhow::Result<f64> {
+/// Short tasks that are deleted when they have ended, with 64 in flight: a client that keeps nothing.
+pub(crate) fn churn(bench: &Bench) -> anyhow::Result<Figures> {
+    let agent = bench.setup().start();
+    let shim = [bench.helper.as_str(), "shim", bench.helper.as_str(), "true"];
+    let mut floors = Vec::new();
+    let rates = bench.each_run(|run| {
+        floors.push(floor::spawn_rate(&shim, bench.cores, bench.seconds(1))?);
+        let tasks = bench.samples(3000);
+        let rate = fly(&agent, &format!("churn-{run}"), tasks, |wire, name| {
+            wire.create(name, &[&bench.helper, "true"])?;
+            wire.succeeded(name)?;
+            let (code, _) = wire.call("DELETE", &format!("/tasks/{name}"), b"")?;
+            ensure!(code == 204, "DELETE {name}: {code}");
+            Ok(())
+        })?;
+        Wire::new(agent.address())?.clear()?;
+        Ok(rate)
+    })?;
+    Ok(Figures::of([Row::new(
+        "short tasks, each deleted when it has ended, 64 in flight",
+        Unit::PerSecond,
+        &rates,
+    )
+    .floors(&floors, &rates)]))
+}
+
+/// Does something with `tasks` tasks of different names, with 64 clients; tasks per second.
+fn fly(
+    agent: &Agent,
+    prefix: &str,
+    tasks: usize,
+    with: impl Fn(&mut Wire, &str) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<f64> {
     let next = AtomicUsize::new(0);
     let client = || -> anyhow::Result<()> {
         let mut wire = Wire::new(agent.address())?;
@@ -86,9 +120,7 @@ fn fly(agent: &Agent, prefix: &str, tasks: usize, short: &[&str]) -> anyhow::Res
             if number >= tasks {
                 return Ok(());
             }
-            let name = format!("{prefix}-{number}");
-            wire.create(&name, short)?;
-            wire.succeeded(&name)?;
+            with(&mut wire, &format!("{prefix}-{number}"))?;
         }
     };
     let begun = Instant::now();
