@@ -1,0 +1,5 @@
+//! Tests of the decision.
+
+mod deletion;
+mod pods;
+mod tasks;
