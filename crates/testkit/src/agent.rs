@@ -46,6 +46,17 @@ impl Setup {
         }
     }
 
+    /// The agent that was built beside the test which is running. Cargo builds it by itself only
+    /// for the tests of its own crate.
+    pub fn built() -> Self {
+        let test = std::env::current_exe().expect("a test has a path");
+        // The test is target/debug/deps/NAME-HASH, the agent target/debug/task-executor.
+        let beside = |dir: &Path| dir.join("task-executor");
+        let program = test.ancestors().skip(1).take(2).map(beside);
+        let found = program.into_iter().find(|program| program.is_file());
+        Self::new(found.expect("build the agent first: cargo build -p task-executor"))
+    }
+
     /// Adds a flag, such as `--max-tasks=3`.
     #[must_use]
     pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
