@@ -9,16 +9,19 @@ TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := $(TARGET_DIR)/dist/task-executor
 AGENT        := $(TARGET_DIR)/debug/task-executor
 
-.PHONY: help run setup build test check chaos fuzz fmt deny gen dist image bench clean
+.PHONY: help run demo bench-operator kube-assets setup kube-assets build test check chaos fuzz fmt deny gen dist image bench clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 run: ## start the agent on 127.0.0.1:5758 with its data in ./data/tasks
 	cargo run -p task-executor -- --data-dir=./data/tasks --listen-addr=127.0.0.1:5758
 
 setup: ## install what the other targets need, or say what is missing
 	scripts/setup.sh
+
+kube-assets: ## build etcd, kube-apiserver and kubectl for the operator's tests, once per machine
+	scripts/kube-assets.sh
 
 build: ## compile everything, tests included
 	cargo build --workspace --all-targets
@@ -53,6 +56,15 @@ dist: ## build the static binary that ships, as target/dist/task-executor
 
 image: dist ## build the image task-executor:dev from the static binary alone
 	scripts/image.sh
+
+demo: ## run the whole pipeline here: API server, operator, 20 agents; ARGS=--keep stays for kubectl
+	cargo build --workspace --bins
+	KUBEBUILDER_ASSETS="$$(scripts/kube-assets.sh)" $(TARGET_DIR)/debug/operator-demo $(ARGS)
+
+bench-operator: dist ## measure the operator with 1,000 agents and write docs/benchmarks-operator.md
+	cargo build --release -p sandbox-operator -p testkit-kube --bins
+	KUBEBUILDER_ASSETS="$$(scripts/kube-assets.sh)" $(TARGET_DIR)/release/operator-bench \
+	    --operator $(TARGET_DIR)/release/sandbox-operator --agent $(DIST) --out docs/benchmarks-operator.md $(ARGS)
 
 bench: dist ## measure the static binary against its bars and write docs/benchmarks.md
 	scripts/bench.sh

@@ -3,10 +3,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-files=(docs/openapi.json docs/task-executor.help.txt)
+files=(
+    docs/openapi.json
+    docs/task-executor.help.txt
+    docs/sandbox-operator.help.txt
+    crds/batchsandboxes.sandbox.opensandbox.io.yaml
+    crds/pools.sandbox.opensandbox.io.yaml
+)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp "${files[@]}" "$before/"
+cargo build -q ${LOCKED:+--locked} -p task-executor -p sandbox-operator --bins
 cargo run -q ${LOCKED:+--locked} -p testkit --bin gen
 
 stale=0

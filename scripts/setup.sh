@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly DENY_VERSION=0.20.2
+readonly GO_VERSION=1.24
 mode=${1:-install}
 missing=()
 
@@ -25,12 +26,14 @@ install | check) ;;
     ;;
 esac
 
-# System packages: the linker (also ring's C compiler), git for the advisory database, make, curl for the examples.
+# System packages: the linker (also ring's C compiler), git for the advisory database, make, setpriv and flock for the
+# tests, curl for the examples.
 system_packages() {
     local packages=()
     have cc || packages+=(gcc libc6-dev)
     have git || packages+=(git)
     have make || packages+=(make)
+    { have setpriv && have flock; } || packages+=(util-linux)
     [[ $mode == install ]] && { have curl || packages+=(curl); }
     if ((${#packages[@]} == 0)); then return; fi
     if [[ $mode == install && $(id -u) == 0 ]] && have apt-get; then
@@ -63,6 +66,31 @@ rust_toolchain() {
     cargo clippy --version >/dev/null 2>&1 || or_want "rustup component add clippy" rustup component add clippy
 }
 
+# is_go VERSION: whether that one reads the go.mod files in tests/kube.
+is_go() { [[ $(printf '%s\n' "$GO_VERSION" "$1" | sort -V | head -n 1) == "$GO_VERSION" ]]; }
+
+# Go builds etcd and kube-apiserver, which the operator's tests run against. Where those are, nothing is needed.
+go_toolchain() {
+    local version
+    if [[ -x $(scripts/kube-assets.sh --path-only)/kube-apiserver ]]; then return; fi
+    if have go; then
+        version=$(GOTOOLCHAIN=local go env GOVERSION)
+        if is_go "${version#go}"; then return; fi
+        say "Go is ${version#go}, which is too old"
+    elif [[ $mode == install && $(id -u) == 0 ]] && have apt-get; then
+        apt-get update -qq </dev/null
+        version=$(apt-cache policy golang-go | sed -nE 's/^ *Candidate: ([0-9]+:)?([0-9.]+).*/\2/p')
+        if is_go "${version:-0}"; then
+            say "installing golang"
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends golang </dev/null >&2
+            return
+        fi
+        say "the system's package of Go is ${version:-not there}, which is too old"
+    fi
+    want "Go $GO_VERSION or newer: unpack a release of https://go.dev/dl in /usr/local and add /usr/local/go/bin to PATH; or
+    set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl"
+}
+
 # The static target is a convenience: scripts/dist.sh falls back to the host's libc without it.
 static_target() {
     local target
@@ -86,6 +114,7 @@ cargo_deny() {
 
 system_packages
 rust_toolchain
+go_toolchain
 static_target
 cargo_deny
 

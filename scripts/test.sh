@@ -62,6 +62,10 @@ RUSTDOCFLAGS="-D warnings" stage docs 900 cargo doc "${locked[@]}" --workspace -
 stage deny 600 scripts/deny.sh
 stage build 1200 cargo build "${locked[@]}" --workspace --bins
 stage generated 300 scripts/generated.sh
+# The control plane for the operator's tests. The build is long once per machine, and nothing afterwards.
+stage assets 1800 scripts/kube-assets.sh
+KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh --path-only)
+export KUBEBUILDER_ASSETS
 stage tests 2400 cargo test "${locked[@]}" --workspace --no-fail-fast
 agent=$target_dir/debug/task-executor
 stage fuzz 120 "$target_dir/debug/agent-fuzz" --agent "$agent" --seconds 20

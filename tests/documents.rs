@@ -41,14 +41,18 @@ fn without_parameter_names(path: &str) -> String {
 }
 
 #[test]
-fn every_flag_is_in_the_operations_page_and_no_other() {
-    let help = flags(&tree::read("docs/task-executor.help.txt"), is_help_entry);
-    let page = flags(&tree::read("docs/operations.md"), |line| {
-        line.starts_with("| `-")
-    });
+fn every_flag_is_in_the_operations_pages_and_no_other() {
+    flags_agree("docs/task-executor.help.txt", "docs/operations.md");
+    flags_agree("docs/sandbox-operator.help.txt", "docs/operator.md");
+}
+
+fn flags_agree(help: &str, page: &str) {
+    let in_page = |line: &str| line.starts_with("| `-");
+    let (help, name) = (flags(&tree::read(help), is_help_entry), page);
+    let page = flags(&tree::read(page), in_page);
     let complaints: Vec<_> = help
         .symmetric_difference(&page)
-        .map(|flag| format!("{flag} is in one of --help and docs/operations.md only"))
+        .map(|flag| format!("{flag} is in one of --help and {name} only"))
         .collect();
     tree::expect_none("flags differ", &complaints);
 }

@@ -1,0 +1,191 @@
+//! A real operator: the program itself, under the role that the project ships.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, Patch, PatchParams};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::ControlPlane;
+use crate::manifests;
+use crate::wait::{PATIENCE, eventually};
+
+/// The user that the shipped role is bound to.
+pub const USER: &str = "system:serviceaccount:sandbox-system:sandbox-operator";
+/// The namespace of the operator itself.
+pub const NAMESPACE: &str = "sandbox-system";
+
+/// Installs what the operator needs to run: its namespace and its roles.
+pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
+    let client = plane.admin().await?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let params = PatchParams::apply("testkit").force();
+    namespaces
+        .patch(NAMESPACE, &params, &Patch::Apply(namespace))
+        .await?;
+    for file in ["service_account", "role", "role_binding", "leader_election"] {
+        let path = manifests::project().join(format!("config/rbac/{file}.yaml"));
+        manifests::apply(&client, NAMESPACE, manifests::read(&path)?).await?;
+    }
+    Ok(())
+}
+
+/// A running operator. Dropping it kills it.
+#[derive(Debug)]
+pub struct Operator {
+    program: PathBuf,
+    flags: Vec<String>,
+    log: PathBuf,
+    health: SocketAddr,
+    metrics: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Operator {
+    /// Starts the operator's program for a control plane, with more flags, such as `--namespace=x`. What it logs goes
+    /// to the end of `log`.
+    pub fn start(
+        plane: &ControlPlane,
+        program: PathBuf,
+        flags: &[&str],
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let groups = [
+            "system:serviceaccounts",
+            "system:serviceaccounts:sandbox-system",
+        ];
+        let kubeconfig = plane.kubeconfig_file(USER, &groups)?;
+        let (health, metrics) = (free_address()?, free_address()?);
+        let mut all = vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--health-addr={health}"),
+            format!("--metrics-addr={metrics}"),
+        ];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let mut operator = Self {
+            program,
+            flags: all,
+            log,
+            health,
+            metrics,
+            child: None,
+        };
+        operator.launch()?;
+        Ok(operator)
+    }
+
+    /// Starts it again after it has ended.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let log = File::options().append(true).create(true).open(&self.log);
+        let log = log.with_context(|| format!("open {}", self.log.display()))?;
+        let child = Command::new(&self.program)
+            .args(&self.flags)
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.with_context(|| format!("start {}", self.program.display()))?);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn wait_ready(&self) {
+        eventually("the operator is ready", PATIENCE, async || {
+            self.readyz().await
+        })
+        .await;
+    }
+
+    /// What its probe of readiness says; an error with its words unless that is 200.
+    pub async fn readyz(&self) -> anyhow::Result<String> {
+        self.get(self.health, "/readyz").await
+    }
+
+    /// The same of its probe of liveness.
+    pub async fn livez(&self) -> anyhow::Result<String> {
+        self.get(self.health, "/livez").await
+    }
+
+    /// Its metrics as text.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        self.get(self.metrics, "/metrics").await
+    }
+
+    /// The body of an answer with code 200.
+    async fn get(&self, at: SocketAddr, path: &str) -> anyhow::Result<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(at).await?;
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(5), read).await??;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer")?;
+        anyhow::ensure!(head.contains(" 200 "), "{path}: {head} {body}");
+        Ok(body.to_owned())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<Pid> {
+        let child = self.child.as_ref().context("the operator runs")?;
+        Ok(Pid::from_raw(i32::try_from(child.id())?))
+    }
+
+    /// Sends it a signal, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    /// Kills it, so that it can't do anything in order.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("the operator runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        let status = eventually("the operator has ended", PATIENCE, async || {
+            let child = self.child.as_mut().ok_or("it does not run")?;
+            child.try_wait().ok().flatten().ok_or("it runs")
+        })
+        .await;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Its exit status, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            let _ = self.kill();
+        }
+    }
+}
+
+/// A loopback address whose port is free at the moment.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
