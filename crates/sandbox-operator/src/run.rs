@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
@@ -53,8 +53,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> any
         None => {
             let leadership = Leadership::without_election();
             let lead = Lead::new(config, client, leadership, metrics, health);
-            lead.run(stop).await;
-            Ok(())
+            lead.run(stop).await
         }
         Some(election) => elected(config, election, client, metrics, health, stop).await,
     };
@@ -94,27 +93,23 @@ async fn elected(
         }
     };
     health.set_standby(false);
-    let mut lost = false;
+    let mut result = Ok(());
     if won {
         metrics.set_leader(true);
-        let inner = stop.child_token();
         let lead = Lead::new(config, client, leadership, metrics.clone(), health);
-        let leading = lead.run(inner.clone());
-        let mut leading = std::pin::pin!(leading);
-        lost = tokio::select! {
-            () = &mut leading => false,
+        result = tokio::select! {
+            result = lead.run(stop) => result,
             // The elector ends by itself only when the leadership is lost.
-            _ = is_leader.wait_for(|is_leader| !*is_leader) => true,
+            _ = is_leader.wait_for(|is_leader| !*is_leader) => {
+                Err(anyhow!("lost the leadership; another replica acts now"))
+            }
         };
         metrics.set_leader(false);
     }
     // Only now: as long as a write may be under way, the Lease must be held.
     giving_back.cancel();
     elector.await.context("leader election failed")?;
-    if lost {
-        bail!("lost the leadership; another replica acts now");
-    }
-    Ok(())
+    result
 }
 
 /// A name that no other process has.
@@ -162,7 +157,7 @@ impl Lead {
         }
     }
 
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let (sender, mut news) = mpsc::channel(NEWS_MAX);
         let sink = Sink {
             news: sender.clone(),
@@ -182,7 +177,7 @@ impl Lead {
         let mut writes = JoinSet::new();
         let mut to_sync = HashSet::from([Kind::Batches, Kind::Pods]);
         let mut fresh = Vec::new();
-        loop {
+        let result = loop {
             self.health.beat();
             let pause = self.pause(to_sync.is_empty());
             tokio::select! {
@@ -190,11 +185,8 @@ impl Lead {
                 _ = news.recv_many(&mut fresh, NEWS_MAX) => {}
                 Some(done) = writes.join_next() => self.take_done(done),
                 () = tokio::time::sleep(pause) => {}
-                Some(ended) = watches.join_next() => {
-                    tracing::error!(?ended, "a watch has ended");
-                    break;
-                }
-                () = stop.cancelled() => break,
+                Some(ended) = watches.join_next() => break Err(anyhow!("a watch has ended: {ended:?}")),
+                () = stop.cancelled() => break Ok(()),
             }
             for one in fresh.drain(..) {
                 self.take(one, &mut to_sync);
@@ -206,7 +198,7 @@ impl Lead {
             if to_sync.is_empty() {
                 self.decide(&executor, &mut agents, &mut writes);
             }
-        }
+        };
         agents.stop().await;
         watches.shutdown().await;
         let all_written = async { while writes.join_next().await.is_some() {} };
@@ -216,6 +208,7 @@ impl Lead {
         {
             tracing::warn!("writes were still under way at the end");
         }
+        result
     }
 
     fn shared(&self, news: mpsc::Sender<News>) -> Shared {

@@ -43,6 +43,8 @@ pub mod types {
 pub(crate) struct Facts {
     pub(crate) wanted: usize,
     pub(crate) has_tasks: bool,
+    /// Whether Pods would have to come from a pool.
+    pub(crate) is_pooled: bool,
     pub(crate) pods: usize,
     pub(crate) allocated: usize,
     pub(crate) ready: usize,
@@ -161,7 +163,10 @@ fn availability(facts: &Facts) -> Option<Holds> {
     if facts.troubled > 0 {
         return None; // PodFailed says it all.
     }
-    let (reason, message) = if pods_are_ready {
+    let (reason, message) = if facts.is_pooled {
+        let message = "poolRef is set, and Pools are not served yet; use template".to_owned();
+        ("PoolsNotServed", message)
+    } else if pods_are_ready {
         let message = format!("{} of {open} agents have answered", facts.answered);
         ("WaitingForAgents", message)
     } else {

@@ -8,6 +8,7 @@ use sandbox_api::crd::{BATCH_NAME_LABEL, BatchPhase, BatchSandboxStatus};
 
 use crate::agent::{Agent, Ended, Order, TaskSeen};
 use crate::batch::Batch;
+use crate::batch::PodSource;
 use crate::conditions::{self, Facts};
 use crate::plan::{Seen, later};
 use crate::pod::Pod;
@@ -75,6 +76,7 @@ fn facts(seen: &Seen<'_>, now: Timestamp, wake_at: &mut Option<Timestamp>) -> Fa
     let mut facts = Facts {
         wanted: usize::try_from(spec.replicas).unwrap_or(usize::MAX),
         has_tasks: spec.has_tasks,
+        is_pooled: !matches!(spec.source, PodSource::Template { .. }),
         ..Facts::default()
     };
     for (index, pod) in &seen.allocation.by_index {

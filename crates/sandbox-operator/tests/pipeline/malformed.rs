@@ -174,12 +174,18 @@ async fn pods_beyond_a_quota_are_told_of_and_made_when_there_is_room() {
     let world = world.may_be_refused();
     let api: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
         kube::Api::namespaced(world.client.clone(), &world.namespace);
-    // Nobody counts here, so the API server lets no Pod pass.
     let quota = serde_json::from_value(json!({
-        "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}},
+        "metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}},
     }));
     let params = kube::api::PostParams::default();
     api.create(&params, &quota.unwrap()).await.unwrap();
+    // What holds is in the status, which the controller of quotas would fill.
+    let status = json!({"status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}});
+    let (merge, status) = (
+        kube::api::PatchParams::default(),
+        kube::api::Patch::Merge(status),
+    );
+    api.patch_status("few", &merge, &status).await.unwrap();
     let probe = json!({
         "metadata": {"generateName": "probe-"},
         "spec": {"containers": [{"name": "main", "image": "sandbox:test"}]},

@@ -266,3 +266,19 @@ fn the_selector_of_the_scale_subresource_names_the_batch() {
     let expected = "batch-sandbox.sandbox.opensandbox.io/name=b";
     assert_eq!(batch().planned_status().selector.as_deref(), Some(expected));
 }
+
+#[test]
+fn a_batch_that_waits_for_a_pool_says_that_there_are_none() {
+    let pooled = batch().replicas(2).edit(|object| {
+        object.spec.template = None;
+        object.spec.pool_ref = Some("warm".to_owned());
+    });
+    check_counts(&pooled, "0/0/0 Pending");
+    let status = pooled.planned_status();
+    let reasons: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|one| one.reason.as_deref())
+        .collect();
+    assert_eq!(reasons, [Some("PoolsNotServed")]);
+}
