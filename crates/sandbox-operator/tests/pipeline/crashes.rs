@@ -7,7 +7,7 @@ use testkit_kube::control_plane::audit::{Audit, Request};
 use testkit_kube::wait::{PATIENCE, eventually};
 
 use crate::draft::Draft;
-use crate::world::World;
+use crate::world::{World, endpoints};
 
 /// Times an operator is killed.
 const KILLS: u64 = 24;
@@ -78,6 +78,9 @@ async fn however_often_the_operator_is_killed_each_task_is_started_once_and_the_
         lasting.iter().all(|task| each_once.contains(*task)),
         "{started:?}"
     );
+    for name in ["a", "b"] {
+        settled(&world, name).await;
+    }
     nothing_is_written_after_a_restart(&mut world, 5).await;
     assert_eq!(world.lines("started").len(), started.len());
 }
@@ -110,8 +113,41 @@ async fn an_operator_that_finds_everything_settled_writes_nothing() {
     world
         .status("runs", "both run", |status| status.task_running == 2)
         .await;
+    for name in ["plain", "over", "runs", "released"] {
+        settled(&world, name).await;
+    }
     nothing_is_written_after_a_restart(&mut world, 4).await;
     world.has_lines("started", 2).await;
+}
+
+/// Waits until an object says all there is to say of its Pods; what is not urgent is written a moment later.
+async fn settled(world: &World<'_>, name: &str) {
+    eventually(&format!("{name} is settled"), PATIENCE, async || {
+        let batch = world.batches.get(name).await.unwrap();
+        let mut addresses = Vec::new();
+        for index in 0..batch.spec.replicas {
+            let pod = world
+                .pods
+                .get_opt(&format!("{name}-{index}"))
+                .await
+                .unwrap();
+            let address = pod.and_then(|pod| pod.status?.pod_ip);
+            addresses.push(address.unwrap_or_default());
+        }
+        let shown = endpoints(&batch);
+        let status = batch.status.unwrap_or_default();
+        let there = addresses
+            .iter()
+            .filter(|address| !address.is_empty())
+            .count();
+        let counted = [status.replicas, status.allocated, status.ready].map(usize::try_from);
+        if shown == addresses && counted.iter().all(|count| *count == Ok(there)) {
+            Ok(())
+        } else {
+            Err(format!("{addresses:?} {shown:?} {status:?}"))
+        }
+    })
+    .await;
 }
 
 /// Restarts the operator and waits until it has asked all agents, of which there are so many.
