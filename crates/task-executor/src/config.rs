@@ -70,6 +70,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Level of the agent's own log.
     pub log_level: LogFilter,
+    /// Where to copy the program to instead of running it.
+    pub copy_to: Option<PathBuf>,
     /// Flags of the Go agent that were given and have no effect here: worth one log line.
     pub ignored_flags: Vec<&'static str>,
 }
@@ -236,6 +238,10 @@ impl TryFrom<Args> for Config {
             )?,
             log_format: args.log_format.0,
             log_level: args.log_level,
+            copy_to: args
+                .copy_to
+                .map(|path| nonempty(path, "copy-to"))
+                .transpose()?,
             ignored_flags,
         })
     }

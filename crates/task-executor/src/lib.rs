@@ -4,6 +4,7 @@
 pub mod auth;
 mod cgroups;
 pub mod config;
+mod copy;
 mod fd;
 pub mod http;
 mod instance;

@@ -50,7 +50,12 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    match start(&config) {
+    let done = match &config.copy_to {
+        Some(path) => crate::copy::program(path)
+            .map_err(|error| format!("copy to {}: {error}", path.display())),
+        None => start(&config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With stderr gone there is nobody to tell.

@@ -306,6 +306,47 @@ fn help_names_every_flag_and_version_the_version() {
 }
 
 #[test]
+fn copy_to_puts_a_program_that_runs_where_it_was_told() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let copy = dir.path().join("agent");
+    fs::write(&copy, "an older one").expect("writes");
+    for form in ["--copy-to=", "-copy-to="] {
+        let output = program(&[format!("{form}{}", copy.display())], &[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    assert!(fs::read(&copy).expect("reads") == fs::read(PROGRAM).expect("reads"));
+    let mode = fs::metadata(&copy).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    let entries = fs::read_dir(dir.path()).expect("reads").count();
+    assert_eq!(entries, 1, "nothing but the copy is left");
+    let agent = Setup::new(copy.to_str().expect("is UTF-8")).start();
+    assert_eq!(agent.run("t", &json!({"command": ["true"]}))["exitCode"], 0);
+}
+
+#[test]
+fn copy_to_a_place_that_is_none_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for bad in [dir.path().join("no/such/place"), dir.path().to_owned()] {
+        let flag = format!("--copy-to={}", bad.display());
+        refused(&[&flag], &[], 1, &bad.display().to_string());
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
+    let beside = dir
+        .path()
+        .file_name()
+        .expect("has a name")
+        .to_string_lossy();
+    let left = fs::read_dir(std::env::temp_dir()).expect("reads");
+    let mut names = left.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let temporary = format!(".{beside}.");
+    assert!(!names.any(|name| name.starts_with(&temporary)));
+    refused(&["--copy-to="], &[], 2, "--copy-to");
+}
+
+#[test]
 fn help_shows_the_name_of_the_program_and_not_that_of_a_role() {
     let output = program(&["--help".to_owned()], &[]);
     let text = String::from_utf8_lossy(&output.stdout);

@@ -165,6 +165,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "DAYS", hide_short_help = true, help_heading = IGNORED)]
     pub log_max_age: Option<String>,
 
+    /// Copy this program to PATH and exit, for an init container of an image without cp
+    ///
+    /// The file appears in one step, with mode 0755. Its directory must exist.
+    #[arg(long, value_name = "PATH")]
+    pub copy_to: Option<PathBuf>,
+
     /// Print the effective configuration as JSON and exit
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true,
         default_missing_value = "true", value_name = "BOOL", action = ArgAction::Set, value_parser = values::boolean)]
@@ -199,7 +205,7 @@ pub(super) const IGNORED_FLAGS: [&str; 4] =
 
 /// The environment variable of a flag: its name in upper snake case.
 pub(super) fn env_name(flag: &str) -> Option<String> {
-    let own = flag == "help" || flag == "version" || flag == "print-config";
+    let own = ["help", "version", "print-config", "copy-to"].contains(&flag);
     let has_none = own || IGNORED_FLAGS.contains(&flag);
     (!has_none).then(|| flag.to_ascii_uppercase().replace('-', "_"))
 }
