@@ -44,7 +44,7 @@ closing() {
     local code=$?
     printf '\n== closing lines of the runners\n'
     grep -hE '^(test result:|error: test failed|error: [0-9]+ target)' "$logs/tests.log" 2>/dev/null || true
-    grep -hE '^(agent-fuzz:|agent-chaos:|violations:|again:)' "$logs"/{fuzz,chaos}.log 2>/dev/null || true
+    grep -hE '^(agent-fuzz:|agent-chaos:|violations:|again:)' "$logs"/{fuzz,sidecar,chaos}.log 2>/dev/null || true
     printf '\n== stages\n'
     printf '%s\n' "${table[@]}"
     if ((code == 0)); then
@@ -69,4 +69,5 @@ export KUBEBUILDER_ASSETS
 stage tests 2400 cargo test "${locked[@]}" --workspace --no-fail-fast
 agent=$target_dir/debug/task-executor
 stage fuzz 120 "$target_dir/debug/agent-fuzz" --agent "$agent" --seconds 20
+stage sidecar 240 "$target_dir/debug/agent-chaos" --agent "$agent" --sidecar --rounds 60 --seconds 60 --jobs 4
 stage chaos 480 "$target_dir/debug/agent-chaos" --agent "$agent" --rounds 400 --seconds 170 --jobs 8

@@ -98,6 +98,7 @@ reasons! {
         StartRetry, "StartRetry", "The next attempt to start it, after one that was not its fault.";
         DiskFull, "DiskFull", "Room in the data directory.";
         MainContainerNotFound, "MainContainerNotFound", "The main container, in sidecar mode.";
+        MainContainerAmbiguous, "MainContainerAmbiguous", "That one container can be told to be the main one.";
         PullingImage, "PullingImage", "Its image, which is being pulled.";
         ErrImagePull, "ErrImagePull", "Its image; an attempt to pull it has just failed.";
         ImagePullBackOff, "ImagePullBackOff", "The next attempt to pull its image.";

@@ -13,8 +13,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Pid};
+
+mod capability;
+
+pub use capability::Capabilities;
 
 /// A stable reference to one process, immune to pid reuse (`pidfd_open(2)`, Linux 5.3).
 ///
@@ -55,6 +60,15 @@ impl PidFd {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+impl PidFd {
+    /// Whether the process has ended, reaped or not.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        let mut ended = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::ZERO)?;
+        Ok(ended[0].any().unwrap_or(true))
     }
 }
 
@@ -171,6 +185,22 @@ pub fn reap_any() -> io::Result<Option<(Pid, ExitStatus)>> {
     }
 }
 
+/// Waits until one child has ended and reaps it (waitpid(2)). `ECHILD`: there are no children.
+pub fn reap_next() -> io::Result<(Pid, ExitStatus)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a live integer for the call to write to.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        if pid > 0 {
+            return Ok((Pid::from_raw(pid), ExitStatus::from_raw(status)));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// Sends `signal` to a process group (killpg(3)). The caller must know that the group is
 /// still the one it means: its leader is a child that has not been reaped.
 pub fn signal_group(leader: Pid, signal: i32) -> io::Result<()> {
@@ -210,7 +240,7 @@ pub fn set_rlimit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
 }
 
 /// Descriptors that one message may carry here; the kernel allows 253.
-pub const MESSAGE_FDS_MAX: usize = 2;
+pub const MESSAGE_FDS_MAX: usize = 3;
 
 /// Sends one message with descriptors over a Unix socket (`SCM_RIGHTS`, unix(7)).
 pub fn send_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -89,3 +89,48 @@ fn code_goes_on_after_its_pages_were_given_back() {
     forget_program_pages().expect("is done");
     assert_eq!((1..=10).product::<u64>(), 3_628_800);
 }
+
+#[test]
+fn a_pidfd_tells_whether_its_process_has_ended() {
+    let mut child = sleeper();
+    let fd = PidFd::open(pid_of(&child)).expect("opens");
+    assert!(!fd.has_ended().expect("is asked"));
+    child.kill().expect("is killed");
+    child.wait().expect("is reaped");
+    assert!(fd.has_ended().expect("is asked"));
+}
+
+/// What `/proc/thread-self/status` says of a set: tests run as threads, and capabilities are
+/// a thread's.
+fn held(set: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("reads");
+    let line = status.lines().find_map(|line| line.strip_prefix(set));
+    u64::from_str_radix(line.expect("is there").trim_matches([':', '\t']), 16).expect("is hex")
+}
+
+#[test]
+fn capabilities_can_be_given_up_and_not_taken_back() {
+    let before = held("CapPrm");
+    let fewer = Capabilities {
+        bounding: held("CapBnd") & !1,
+        permitted: before & !1,
+        effective: before & !3,
+        inheritable: before & 4,
+        ambient: before & 4,
+    };
+    if before != 0 {
+        fewer.limit_bounding().expect("are dropped");
+        assert_eq!(held("CapBnd"), fewer.bounding);
+    }
+    fewer.set().expect("are set");
+    assert_eq!(held("CapPrm"), fewer.permitted);
+    assert_eq!(held("CapEff"), fewer.effective);
+    assert_eq!(held("CapInh"), fewer.inheritable);
+    assert_eq!(held("CapAmb"), fewer.ambient);
+    let more = Capabilities {
+        permitted: u64::MAX >> 24,
+        ..fewer
+    };
+    let refused = more.set().expect_err("are gone");
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+}

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use sandbox_api::{Limits, TaskSpec, Work};
 use task_shim::cgroup::{self, Controller, Homes, Missing, Version, group};
 use task_shim::launch::Launch;
@@ -94,21 +95,21 @@ impl Cgroups {
         })
     }
 
-    /// Makes the groups that a task's limits need, puts them into its launch order, and says
-    /// which limits it has to run without.
+    /// Makes the groups that a task's limits need, puts them into its launch order, and adds to
+    /// `warnings` which limits it has to run without.
     pub(crate) fn prepare(
         &self,
         task_dir: &Path,
         order: &mut Launch,
         spec: &TaskSpec,
+        mut warnings: Vec<String>,
     ) -> Vec<String> {
-        let Some(limits) = limits(spec) else {
-            return Vec::new();
-        };
-        let warnings = match &self.not_on_record {
-            None => self.make(order, limits),
-            Some(problem) => vec![problem.clone()],
-        };
+        match (limits(spec), &self.not_on_record) {
+            (Some(limits), None) => warnings.extend(self.make(order, limits)),
+            (Some(_), Some(problem)) => warnings.push(problem.clone()),
+            (None, _) if order.remote.is_none() => return warnings,
+            (None, _) => {}
+        }
         if let Err(error) = self.keep(task_dir, &order.uid, &warnings) {
             tracing::warn!(uid = order.uid, %error, "warnings.not_kept");
         }
@@ -145,10 +146,7 @@ impl Cgroups {
     }
 
     /// The warnings of a task that an earlier life of the server has started.
-    pub(crate) fn recall(task_dir: &Path, uid: &str, spec: &TaskSpec) -> Vec<String> {
-        if limits(spec).is_none() {
-            return Vec::new();
-        }
+    pub(crate) fn recall(task_dir: &Path, uid: &str) -> Vec<String> {
         File::open(task_dir)
             .and_then(|dir| record::read(dir, WARNINGS_FILE))
             .ok()
@@ -156,6 +154,32 @@ impl Cgroups {
             .and_then(|bytes| decode("limits", &bytes))
             .filter(|(of, _)| of == uid)
             .map_or_else(Vec::new, |(_, warnings)| warnings)
+    }
+
+    /// The groups of another process that tasks may join, those that are not the agent's anyway;
+    /// else why they may not.
+    pub(crate) fn of_process(&self, pid: Pid) -> Result<Vec<PathBuf>, String> {
+        let read = |path: String| fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"));
+        let mounts = read("/proc/self/mountinfo".to_owned())?;
+        let theirs = Homes::parse(&mounts, &read(format!("/proc/{pid}/cgroup"))?, &self.top);
+        let mut dirs = Vec::new();
+        for controller in Controller::ALL {
+            let dir = match theirs.of(controller) {
+                Ok(home) => home.dir.clone(),
+                Err(cgroup::Unavailable::NoController) => continue,
+                Err(cgroup::Unavailable::Outside(_)) => {
+                    return Err("its control group can't be seen from here".to_owned());
+                }
+                Err(why) => return Err(why.to_string()),
+            };
+            let is_own = self.homes.of(controller).is_ok_and(|own| own.dir == dir);
+            if is_own || dirs.contains(&dir) {
+                continue;
+            }
+            group::check_joinable(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            dirs.push(dir);
+        }
+        Ok(dirs)
     }
 
     /// Kills all members of a task's groups.
@@ -264,7 +288,7 @@ impl Cgroups {
 }
 
 /// The limits that a task asks for, if it asks for any.
-fn limits(spec: &TaskSpec) -> Option<&Limits> {
+pub(crate) fn limits(spec: &TaskSpec) -> Option<&Limits> {
     let limits = match &spec.work {
         Work::Process(process) => process.resources.as_ref(),
         Work::Container(_) | Work::Pod(_) => None,
@@ -357,21 +381,11 @@ mod tests {
     fn warnings_are_kept_for_the_task_that_they_belong_to() {
         let dir = data_dir();
         let cgroups = open(&dir);
-        let spec = |process: &str| {
-            let task = format!(r#"{{"name":"t","spec":{{"process":{process}}}}}"#);
-            sandbox_api::parse_one(task.as_bytes())
-                .expect("is a task")
-                .value
-                .spec
-        };
-        let limited = spec(r#"{"command":["true"],"resources":{"limits":{"pids":"9"}}}"#);
-        let recall = |uid| Cgroups::recall(dir.path(), uid, &limited);
+        let recall = |uid| Cgroups::recall(dir.path(), uid);
         let warnings = vec!["one".to_owned(), "two\nlines".to_owned()];
         cgroups.keep(dir.path(), "u", &warnings).expect("keeps");
         assert_eq!(recall("u"), ["one", "two lines"]);
         assert!(recall("v").is_empty());
-        let unlimited = spec(r#"{"command":["true"]}"#);
-        assert!(Cgroups::recall(dir.path(), "u", &unlimited).is_empty());
         cgroups.keep(dir.path(), "u", &[]).expect("keeps");
         assert!(recall("u").is_empty());
     }

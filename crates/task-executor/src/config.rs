@@ -209,7 +209,7 @@ impl TryFrom<Args> for Config {
     type Error = Exit;
 
     fn try_from(args: Args) -> Result<Self, Exit> {
-        refuse_unfinished_modes(&args)?;
+        refuse_container_mode(&args)?;
         let ignored_flags = args.ignored_flags();
         Ok(Self {
             data_dir: nonempty(args.data_dir, "data-dir")?,
@@ -263,18 +263,15 @@ impl Args {
     }
 }
 
-/// Both modes are parsed, so that manifests can be written, but not built yet.
-fn refuse_unfinished_modes(args: &Args) -> Result<(), Exit> {
-    let modes = [
-        (args.enable_sidecar_mode, "enable-sidecar-mode"),
-        (args.enable_container_mode, "enable-container-mode"),
-    ];
-    match modes.into_iter().find(|(on, _)| *on) {
-        Some((_, flag)) => Err(Exit::refused(&format!(
-            "--{flag}=true is not available in this build yet; leave it out or write --{flag}=false"
-        ))),
-        None => Ok(()),
+/// This mode is parsed, so that manifests can be written, but not built yet.
+fn refuse_container_mode(args: &Args) -> Result<(), Exit> {
+    if !args.enable_container_mode {
+        return Ok(());
     }
+    let flag = "enable-container-mode";
+    Err(Exit::refused(&format!(
+        "--{flag}=true is not available in this build yet; leave it out or write --{flag}=false"
+    )))
 }
 
 /// An empty path is how a template leaves a file out.

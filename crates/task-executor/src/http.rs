@@ -122,6 +122,8 @@ pub struct Shared {
     options: Options,
     /// What `/capabilities` answers, without a trailing newline.
     capabilities: Bytes,
+    /// Whether sidecar mode is on, and why it can't be used.
+    sidecar: Option<Result<(), String>>,
     limits: Limits,
     stop: Stop,
 }
@@ -135,6 +137,8 @@ impl App {
         capabilities: &Capabilities,
     ) -> Self {
         let limits = Limits::new(options.max_request_bytes, options.timeouts.body);
+        let sidecar = capabilities.sidecar.as_ref();
+        let sidecar = sidecar.map(|sidecar| sidecar.problem().map_or(Ok(()), Err));
         // A struct of plain fields always has a JSON form.
         let capabilities = serde_json::to_vec(capabilities).unwrap_or_default().into();
         let stop = Stop::default();
@@ -143,6 +147,7 @@ impl App {
             metrics,
             options,
             capabilities,
+            sidecar,
             limits,
             stop,
         }))
@@ -171,6 +176,9 @@ pub struct Capabilities {
     pub cgroup: Cgroup,
     /// What the agent itself may do.
     pub privileges: Privileges,
+    /// Sidecar mode, when it was switched on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<Sidecar>,
     /// Bounds that are in force.
     pub limits: Bounds,
     /// Whether the agent is PID 1 of its PID namespace.
@@ -227,6 +235,24 @@ pub struct Privileges {
     pub uid: u32,
     /// Its effective capabilities, such as `CAP_SYS_ADMIN`.
     pub capabilities: Vec<String>,
+}
+
+/// Sidecar mode.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sidecar {
+    /// The main container's name.
+    pub main_container_name: String,
+    /// Capabilities that the agent would need for it and does not have.
+    pub missing_capabilities: Vec<String>,
+}
+
+impl Sidecar {
+    /// Why tasks can't be run in the main container, if that is so.
+    fn problem(&self) -> Option<String> {
+        let missing = &self.missing_capabilities;
+        (!missing.is_empty()).then(|| format!("the agent lacks {}", missing.join(" and ")))
+    }
 }
 
 /// Bounds that are in force.

@@ -3,24 +3,27 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid};
-use sandbox_api::{NewTask, TaskName, TaskUid};
+use sandbox_api::{NewTask, TaskName, TaskSpec, TaskUid};
 use sandbox_sys::PidFd;
 use task_shim::launch::Job;
 use task_shim::launcher::{MESSAGE_BYTES_MAX, Reply, Request};
 use task_shim::record::RunRecord;
 use tokio::io::unix::AsyncFd;
 
-use crate::cgroups::Cgroups;
+use crate::cgroups::{self, Cgroups};
 use crate::fd::readable;
 use crate::runtime::{self, Settings};
+use crate::sidecar::{Absent, Door, Sidecar};
 
 /// Orders that may be under way: few enough for the socket to hold all of them.
 const ORDERS_MAX: usize = 16;
@@ -29,7 +32,7 @@ const ORDERS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Start a shim.
-    Start(Job),
+    Start(Job, Option<Door>),
     /// End what a killed shim has left behind.
     EndOrphans(Option<RunRecord>),
 }
@@ -99,6 +102,8 @@ impl UnderWay {
 #[derive(Debug)]
 pub(crate) struct Launcher {
     settings: Settings,
+    sidecar: Option<Sidecar>,
+    program: Program,
     socket: AsyncFd<OwnedFd>,
     under_way: BTreeMap<u32, UnderWay>,
     failed: VecDeque<News>,
@@ -107,10 +112,16 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// Starts the process. To be called inside the runtime.
-    pub(crate) fn start(settings: Settings) -> io::Result<Self> {
+    pub(crate) fn start(settings: Settings, sidecar: Option<Sidecar>) -> io::Result<Self> {
+        let program = match &sidecar {
+            Some(_) => Program::sealed(),
+            None => Program::File,
+        };
         Ok(Self {
+            socket: spawn(&program)?,
             settings,
-            socket: spawn()?,
+            sidecar,
+            program,
             under_way: BTreeMap::new(),
             failed: VecDeque::new(),
             last: 0,
@@ -127,6 +138,24 @@ impl Launcher {
         !self.under_way.is_empty() || !self.failed.is_empty()
     }
 
+    /// The way into the main container for what a job starts of a task; none if it needs none.
+    pub(crate) fn door(&mut self, spec: &TaskSpec, job: Job) -> Result<Option<Door>, Absent> {
+        match &mut self.sidecar {
+            Some(sidecar) => sidecar.door(spec, job, &self.settings.cgroups),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a task may have been started with less than it should have.
+    pub(crate) fn may_warn(&self, spec: &TaskSpec) -> bool {
+        self.sidecar.is_some() || cgroups::limits(spec).is_some()
+    }
+
+    /// Why a task can never be started here, if that is so.
+    pub(crate) fn refusal(&self, spec: &TaskSpec) -> Option<String> {
+        self.sidecar.as_ref()?.refusal(spec)
+    }
+
     /// The control groups of the agent's tasks.
     pub(crate) fn cgroups(&self) -> &Cgroups {
         &self.settings.cgroups
@@ -136,7 +165,7 @@ impl Launcher {
     pub(crate) fn order(&mut self, subject: &Subject, order: &Order) -> Vec<String> {
         let (name, uid) = (subject.name.clone(), subject.uid.clone());
         let under_way = match order {
-            Order::Start(_) => UnderWay::Start(name, uid),
+            Order::Start(..) => UnderWay::Start(name, uid),
             Order::EndOrphans(_) => UnderWay::Orphans(name, uid),
         };
         self.give(under_way, |launcher| launcher.send(subject, order))
@@ -179,12 +208,18 @@ impl Launcher {
         let dir = File::open(&subject.dir)?;
         let socket = self.socket.get_ref().as_fd();
         match order {
-            Order::Start(job) => {
+            Order::Start(job, door) => {
                 let spec = &subject.task.spec;
-                let mut launch = runtime::order(&self.settings, &subject.uid, spec, *job)?;
-                let warnings = self.cgroups().prepare(&subject.dir, &mut launch, spec);
+                let remote = door.as_ref().map(|door| &door.remote);
+                let mut launch = runtime::order(&self.settings, &subject.uid, spec, *job, remote)?;
+                let warnings = door.as_ref().map(|door| door.warnings.clone());
+                let warnings = warnings.unwrap_or_default();
+                let warnings = self
+                    .cgroups()
+                    .prepare(&subject.dir, &mut launch, spec, warnings);
                 let file = runtime::memory_file(&launch.encode())?;
-                let fds = [file.as_fd(), dir.as_fd()];
+                let mut fds = vec![file.as_fd(), dir.as_fd()];
+                fds.extend(door.as_ref().map(|door| door.pidfd.as_fd()));
                 sandbox_sys::send_fds(socket, &Request::Start.encode(self.last), &fds)?;
                 Ok(warnings)
             }
@@ -244,7 +279,7 @@ impl Launcher {
     /// The process has died. What was ordered may or may not have been done; records tell.
     fn restart(&mut self, error: &io::Error) {
         tracing::warn!(%error, "launcher.lost");
-        match spawn() {
+        match spawn(&self.program) {
             Ok(socket) => self.socket = socket,
             Err(error) => tracing::error!(%error, "launcher.not_started"),
         }
@@ -262,20 +297,61 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-fn spawn() -> io::Result<AsyncFd<OwnedFd>> {
+/// What the launcher is started from.
+#[derive(Debug)]
+enum Program {
+    /// The agent's program file.
+    File,
+    /// A copy of it in memory that nobody can change. A command that begins to run in the main
+    /// container is a copy of the launcher, and what it says to run there may lead back to
+    /// `/proc/self/exe`: the agent's own file must not be found, and be overwritten, that way.
+    Memory(File),
+}
+
+impl Program {
+    fn sealed() -> Self {
+        Self::copy().map_or_else(
+            |error| {
+                tracing::warn!(%error, "sidecar.program_not_sealed");
+                Self::File
+            },
+            Self::Memory,
+        )
+    }
+
+    fn copy() -> io::Result<File> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let mut copy = File::from(memfd_create(c"task-executor", flags)?);
+        io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+        let seals = SealFlag::F_SEAL_SEAL
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_WRITE;
+        fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(copy)
+    }
+
+    fn path(&self) -> String {
+        match self {
+            Self::File => "/proc/self/exe".to_owned(),
+            Self::Memory(copy) => format!("/proc/self/fd/{}", copy.as_raw_fd()),
+        }
+    }
+}
+
+fn spawn(program: &Program) -> io::Result<AsyncFd<OwnedFd>> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC,
     )?;
-    nix::fcntl::fcntl(
-        &ours,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // It is reaped like everything else that ends under the server.
-    Command::new("/proc/self/exe")
+    Command::new(program.path())
         .arg0(task_shim::SHIM_ROLE)
+        // By which it knows the agent's other processes.
+        .arg(std::fs::read_link("/proc/self/exe")?)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

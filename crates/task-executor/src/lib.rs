@@ -15,6 +15,7 @@ pub mod metrics;
 mod probe;
 mod runtime;
 pub mod server;
+mod sidecar;
 mod store;
 pub mod telemetry;
 pub mod tls;

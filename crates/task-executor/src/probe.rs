@@ -6,10 +6,11 @@ use sandbox_sys::PidFd;
 
 use crate::cgroups::Cgroups;
 use crate::config::Config;
-use crate::http::{Bounds, Capabilities, Kernel, Options, Privileges};
+use crate::http::{self, Bounds, Capabilities, Kernel, Options, Privileges};
+use crate::sidecar::Sidecar;
 
 /// Names of the capabilities by their bits (capability.h of Linux 6.18).
-const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -54,7 +55,12 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 /// Looks around. `init` is the agent's init, if it has one.
-pub(crate) fn capabilities(config: &Config, init: Option<Pid>, cgroups: &Cgroups) -> Capabilities {
+pub(crate) fn capabilities(
+    config: &Config,
+    init: Option<Pid>,
+    cgroups: &Cgroups,
+    sidecar: Option<&Sidecar>,
+) -> Capabilities {
     let mut found = Capabilities {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: Kernel {
@@ -82,6 +88,14 @@ pub(crate) fn capabilities(config: &Config, init: Option<Pid>, cgroups: &Cgroups
         ..Capabilities::default()
     };
     found.modes.process = true;
+    if let Some((sidecar, mode)) = sidecar.zip(config.sidecar.as_ref()) {
+        let missing = sidecar.missing();
+        found.modes.sidecar = missing.is_empty();
+        found.sidecar = Some(http::Sidecar {
+            main_container_name: mode.main_container_name.clone(),
+            missing_capabilities: missing,
+        });
+    }
     found
 }
 

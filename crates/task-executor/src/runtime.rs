@@ -1,15 +1,16 @@
-//! Process mode: turns a task into a launch order.
+//! Process and sidecar mode: turns a task into a launch order.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use sandbox_api::{ExecHook, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid, Work};
-use task_shim::launch::{Hook, Job, Launch, Rlimit};
+use sandbox_api::{ExecHook, ExecMode, LeftoverProcesses, ProcessSpec, TaskSpec, TaskUid, Work};
+use task_shim::launch::{Hook, Job, Launch, Mode, Remote, Rlimit};
 use task_shim::proc::Scope;
 
 use crate::cgroups::Cgroups;
+use crate::sidecar;
 
 /// `RLIMIT_NOFILE`, the same number on every architecture that Rust has a musl target for.
 const OPEN_FILES: i32 = 7;
@@ -30,22 +31,38 @@ pub(crate) struct Settings {
     pub(crate) open_files: (u64, u64),
 }
 
-fn hook(hook: &ExecHook) -> Hook {
+/// Where a command runs: without a way into the main container, in the agent's own.
+fn mode(remote: Option<&Remote>, asked: Option<ExecMode>) -> Mode {
+    remote.map_or(Mode::Local, |_| sidecar::mode(asked))
+}
+
+fn hook(remote: Option<&Remote>, hook: &ExecHook) -> Hook {
     Hook {
         argv: hook.command.clone(),
         timeout_ms: hook.timeout_seconds.map(|s| s.saturating_mul(1000)),
+        mode: mode(remote, hook.exec_mode),
     }
 }
 
-/// The launch order for a task.
+/// The launch order for a task; `remote` is whose place its commands take in sidecar mode.
 pub(crate) fn order(
     settings: &Settings,
     uid: &TaskUid,
     spec: &TaskSpec,
     job: Job,
+    remote: Option<&Remote>,
 ) -> io::Result<Launch> {
     match &spec.work {
-        Work::Process(process) => Ok(process_order(settings, uid, spec, process, job)),
+        Work::Process(process) => {
+            let mut launch = process_order(settings, uid, spec, process, job);
+            let lifecycle = process.lifecycle.as_ref();
+            let of = |hook: &ExecHook| self::hook(remote, hook);
+            launch.pre_start = lifecycle.and_then(|l| l.pre_start.as_ref()).map(of);
+            launch.post_stop = lifecycle.and_then(|l| l.post_stop.as_ref()).map(of);
+            launch.mode = mode(remote, process.exec_mode);
+            launch.remote = remote.cloned();
+            Ok(launch)
+        }
         // Admission lets none of these through.
         Work::Container(_) | Work::Pod(_) => Err(io::ErrorKind::Unsupported.into()),
     }
@@ -94,7 +111,7 @@ fn process_order(
             .collect(),
         env: env
             .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
+            .map(|(name, value)| format!("{name}={value}").into_bytes())
             .collect(),
         working_dir: process.working_dir.clone(),
         user: process.run_as_user,
@@ -107,10 +124,12 @@ fn process_order(
         kill_leftovers: process.leftover_processes == Some(LeftoverProcesses::Kill),
         sync: settings.sync,
         log_bytes_max: settings.log_bytes_max,
-        pre_start: lifecycle.and_then(|l| l.pre_start.as_ref()).map(hook),
-        post_stop: lifecycle.and_then(|l| l.post_stop.as_ref()).map(hook),
+        pre_start: None,
+        post_stop: None,
         cgroups: Vec::new(),
         oom_counters: Vec::new(),
+        mode: Mode::Local,
+        remote: None,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::manager::{Bounds, Owner, Tools};
 use crate::metrics::Metrics;
 use crate::probe;
 use crate::runtime::Settings;
+use crate::sidecar::Sidecar;
 use crate::store::Store;
 use crate::tls::Tls;
 
@@ -116,8 +117,11 @@ async fn serve(config: &Config) -> Result<(), String> {
     let init = instance::init();
     let settings = settings(config, &store, init).map_err(|e| e.to_string())?;
     let scope = settings.scope.clone();
-    let found = probe::capabilities(config, init, &settings.cgroups);
-    let launcher = Launcher::start(settings).map_err(|e| e.to_string())?;
+    let sidecar = config.sidecar.as_ref();
+    let sidecar = sidecar.map(|mode| Sidecar::new(mode, &root, init));
+    let sidecar = sidecar.transpose().map_err(|e| e.to_string())?;
+    let found = probe::capabilities(config, init, &settings.cgroups, sidecar.as_ref());
+    let launcher = Launcher::start(settings, sidecar).map_err(|e| e.to_string())?;
     let tools = Tools {
         store,
         launcher,

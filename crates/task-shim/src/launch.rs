@@ -6,7 +6,48 @@
 
 use std::io;
 
+use sandbox_sys::Capabilities;
+
 use crate::proc::Scope;
+
+/// Whose namespaces a command runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The agent's.
+    Local,
+    /// Those of the process that [`Remote`] is about.
+    Remote,
+}
+
+/// The process whose place remote commands take: which namespaces to enter, and as what. The
+/// process itself travels beside the order, as a pidfd.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Its pid, as the agent sees it.
+    pub pid: i32,
+    /// Namespaces to enter, as flags of setns(2); not the PID namespace.
+    pub namespaces: i32,
+    /// Its PID namespace, by inode, if that is not the agent's.
+    pub pid_namespace: Option<u64>,
+    /// Environment, `NAME=value` each.
+    pub env: Vec<Vec<u8>>,
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Capabilities.
+    pub capabilities: Capabilities,
+    /// Whether programs can't gain privileges.
+    pub no_new_privs: bool,
+    /// Its control groups, those that may be joined.
+    pub cgroups: Vec<String>,
+}
 
 /// A command that runs in the task's place before or after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +56,8 @@ pub struct Hook {
     pub argv: Vec<String>,
     /// How long it may take, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Where it runs.
+    pub mode: Mode,
 }
 
 /// A resource limit: Linux number, soft and hard value (`u64::MAX` is no limit).
@@ -42,17 +85,17 @@ pub struct Launch {
     pub hints: String,
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// Environment, `NAME=value` each, no name twice.
-    pub env: Vec<String>,
+    /// Environment of local commands, `NAME=value` each, no name twice.
+    pub env: Vec<Vec<u8>>,
     /// Working directory; none: the shim's own.
     pub working_dir: Option<String>,
-    /// User id to run as.
+    /// User id to run as, locally.
     pub user: Option<u32>,
-    /// Group id to run as.
+    /// Group id to run as, locally.
     pub group: Option<u32>,
-    /// Supplementary groups; replaced only if `user` or `group` is set or this is not empty.
+    /// Supplementary groups, locally; replaced only if `user` or `group` is set or this is not empty.
     pub groups: Vec<u32>,
-    /// Resource limits.
+    /// Resource limits of local commands.
     pub rlimits: Vec<Rlimit>,
     /// Wall time that the task may take, in milliseconds.
     pub timeout_ms: Option<u64>,
@@ -74,6 +117,10 @@ pub struct Launch {
     pub cgroups: Vec<String>,
     /// Files that count out-of-memory kills, and what they said before the start.
     pub oom_counters: Vec<(String, u64)>,
+    /// Where the command runs.
+    pub mode: Mode,
+    /// What remote commands need.
+    pub remote: Option<Remote>,
 }
 
 struct Writer(Vec<u8>);
@@ -91,16 +138,64 @@ impl Writer {
         self.number(u64::try_from(value).unwrap_or(u64::MAX));
     }
 
-    fn string(&mut self, value: &str) {
+    fn bytes(&mut self, value: &[u8]) {
         self.count(value.len());
-        self.0.extend_from_slice(value.as_bytes());
+        self.0.extend_from_slice(value);
+    }
+
+    fn string(&mut self, value: &str) {
+        self.bytes(value.as_bytes());
+    }
+
+    fn list<T>(&mut self, values: &[T], write: impl Fn(&mut Self, &T)) {
+        self.count(values.len());
+        for value in values {
+            write(self, value);
+        }
     }
 
     fn strings(&mut self, values: &[String]) {
-        self.count(values.len());
-        for value in values {
-            self.string(value);
-        }
+        self.list(values, |w, value| w.string(value));
+    }
+
+    fn env(&mut self, values: &[Vec<u8>]) {
+        self.list(values, |w, value| w.bytes(value));
+    }
+
+    fn ids(&mut self, values: &[u32]) {
+        self.list(values, |w, id| w.number(u64::from(*id)));
+    }
+
+    fn rlimits(&mut self, values: &[Rlimit]) {
+        self.list(values, |w, (resource, soft, hard)| {
+            w.signed(*resource);
+            w.number(*soft);
+            w.number(*hard);
+        });
+    }
+
+    fn mode(&mut self, mode: Mode) {
+        self.number(u64::from(mode == Mode::Remote));
+    }
+
+    fn remote(&mut self, remote: &Remote) {
+        self.signed(remote.pid);
+        self.signed(remote.namespaces);
+        self.option(remote.pid_namespace.as_ref(), |w, inode| w.number(*inode));
+        self.env(&remote.env);
+        self.number(u64::from(remote.user));
+        self.number(u64::from(remote.group));
+        self.ids(&remote.groups);
+        self.rlimits(&remote.rlimits);
+        self.number(u64::from(remote.umask));
+        let sets = remote.capabilities;
+        self.number(sets.bounding);
+        self.number(sets.permitted);
+        self.number(sets.effective);
+        self.number(sets.inheritable);
+        self.number(sets.ambient);
+        self.number(u64::from(remote.no_new_privs));
+        self.strings(&remote.cgroups);
     }
 
     fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
@@ -114,6 +209,7 @@ impl Writer {
         self.option(hook, |w, hook| {
             w.strings(&hook.argv);
             w.option(hook.timeout_ms.as_ref(), |w, ms| w.number(*ms));
+            w.mode(hook.mode);
         });
     }
 }
@@ -146,9 +242,48 @@ impl Reader<'_> {
         u32::try_from(self.number()?).map_err(|_| torn())
     }
 
-    fn string(&mut self) -> io::Result<String> {
+    fn bytes(&mut self) -> io::Result<Vec<u8>> {
         let length = usize::try_from(self.number()?).map_err(|_| torn())?;
-        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| torn())
+        self.take(length).map(<[u8]>::to_vec)
+    }
+
+    fn string(&mut self) -> io::Result<String> {
+        String::from_utf8(self.bytes()?).map_err(|_| torn())
+    }
+
+    fn mode(&mut self) -> io::Result<Mode> {
+        Ok(if self.flag()? {
+            Mode::Remote
+        } else {
+            Mode::Local
+        })
+    }
+
+    fn rlimits(&mut self) -> io::Result<Vec<Rlimit>> {
+        self.list(|r| Ok((r.signed()?, r.number()?, r.number()?)))
+    }
+
+    fn remote(&mut self) -> io::Result<Remote> {
+        Ok(Remote {
+            pid: self.signed()?,
+            namespaces: self.signed()?,
+            pid_namespace: self.option(Self::number)?,
+            env: self.list(Self::bytes)?,
+            user: self.small()?,
+            group: self.small()?,
+            groups: self.list(Self::small)?,
+            rlimits: self.rlimits()?,
+            umask: self.small()?,
+            capabilities: Capabilities {
+                bounding: self.number()?,
+                permitted: self.number()?,
+                effective: self.number()?,
+                inheritable: self.number()?,
+                ambient: self.number()?,
+            },
+            no_new_privs: self.flag()?,
+            cgroups: self.list(Self::string)?,
+        })
     }
 
     fn flag(&mut self) -> io::Result<bool> {
@@ -181,6 +316,7 @@ impl Reader<'_> {
             Ok(Hook {
                 argv: r.list(Self::string)?,
                 timeout_ms: r.option(Self::number)?,
+                mode: r.mode()?,
             })
         })
     }
@@ -196,18 +332,12 @@ impl Launch {
         w.number(self.scope.pid_namespace);
         w.string(&self.hints);
         w.strings(&self.argv);
-        w.strings(&self.env);
+        w.env(&self.env);
         w.option(self.working_dir.as_ref(), |w, dir| w.string(dir));
         w.option(self.user.as_ref(), |w, id| w.number(u64::from(*id)));
         w.option(self.group.as_ref(), |w, id| w.number(u64::from(*id)));
-        w.count(self.groups.len());
-        self.groups.iter().for_each(|id| w.number(u64::from(*id)));
-        w.count(self.rlimits.len());
-        for (resource, soft, hard) in &self.rlimits {
-            w.signed(*resource);
-            w.number(*soft);
-            w.number(*hard);
-        }
+        w.ids(&self.groups);
+        w.rlimits(&self.rlimits);
         w.option(self.timeout_ms.as_ref(), |w, ms| w.number(*ms));
         w.number(self.grace_ms);
         w.signed(self.stop_signal);
@@ -222,6 +352,8 @@ impl Launch {
             w.string(path);
             w.number(*count);
         }
+        w.mode(self.mode);
+        w.option(self.remote.as_ref(), Writer::remote);
         w.0
     }
 
@@ -237,12 +369,12 @@ impl Launch {
             },
             hints: r.string()?,
             argv: r.list(Reader::string)?,
-            env: r.list(Reader::string)?,
+            env: r.list(Reader::bytes)?,
             working_dir: r.option(Reader::string)?,
             user: r.option(Reader::small)?,
             group: r.option(Reader::small)?,
             groups: r.list(Reader::small)?,
-            rlimits: r.list(|r| Ok((r.signed()?, r.number()?, r.number()?)))?,
+            rlimits: r.rlimits()?,
             timeout_ms: r.option(Reader::number)?,
             grace_ms: r.number()?,
             stop_signal: r.signed()?,
@@ -253,6 +385,8 @@ impl Launch {
             post_stop: r.hook()?,
             cgroups: r.list(Reader::string)?,
             oom_counters: r.list(|r| Ok((r.string()?, r.number()?)))?,
+            mode: r.mode()?,
+            remote: r.option(Reader::remote)?,
         };
         if r.0.is_empty() {
             Ok(launch)
@@ -271,6 +405,7 @@ mod tests {
         let hook = Hook {
             argv: vec!["sh".into(), "-c".into()],
             timeout_ms: Some(7),
+            mode: Mode::Remote,
         };
         Launch {
             job: Job::PostStop,
@@ -281,7 +416,7 @@ mod tests {
             },
             hints: "/data/.agent/hints".into(),
             argv: vec!["sleep".into(), "ö 1".into()],
-            env: vec!["A=1".into(), "B=".into()],
+            env: vec![b"A=1".to_vec(), b"B=\xff".to_vec()],
             working_dir: Some("/tmp".into()),
             user: Some(u32::MAX),
             group: None,
@@ -300,6 +435,27 @@ mod tests {
             }),
             cgroups: vec!["/sys/fs/cgroup/x".into()],
             oom_counters: vec![("/f".into(), 3)],
+            mode: Mode::Remote,
+            remote: Some(Remote {
+                pid: 7,
+                namespaces: 1 << 17,
+                pid_namespace: Some(9),
+                env: vec![b"C=".to_vec()],
+                user: 1,
+                group: 2,
+                groups: vec![3],
+                rlimits: vec![(1, 2, 3)],
+                umask: 0o27,
+                capabilities: Capabilities {
+                    bounding: 1,
+                    permitted: 2,
+                    effective: 3,
+                    inheritable: 4,
+                    ambient: 5,
+                },
+                no_new_privs: true,
+                cgroups: vec!["/g".into()],
+            }),
         }
     }
 

@@ -29,7 +29,8 @@ use crate::signals::OF_A_SHIM;
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// What the server asks for. Each request carries the descriptor of the task's directory;
-/// a start also that of the launch order, before it.
+/// a start also that of the launch order, before it, and after it a pidfd of the main
+/// container's process, if the order is about one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Start a shim.
@@ -134,7 +135,8 @@ impl Reply {
     }
 }
 
-/// Runs the launcher role. Descriptor 0 is the socket to the server.
+/// Runs the launcher role. Descriptor 0 is the socket to the server, and the argument where the
+/// server's program is: this process may have been started from a copy.
 pub fn main() -> ExitCode {
     match Launcher::new().and_then(Launcher::run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -211,7 +213,8 @@ impl Launcher {
                 let (Some(order), Some(dir)) = (fds.next(), fds.next()) else {
                     return Err(torn());
                 };
-                self.start(id, File::from(order), dir)
+                let target = fds.next().map(PidFd::from);
+                self.start(id, File::from(order), dir, target)
             }
             Request::EndOrphans { uid, run, reapers } => {
                 let dir = fds.next().ok_or_else(torn)?;
@@ -222,11 +225,17 @@ impl Launcher {
     }
 
     /// Forks a shim. In the child this does not return.
-    fn start(self, id: u32, order: File, dir: OwnedFd) -> io::Result<Option<Self>> {
+    fn start(
+        self,
+        id: u32,
+        order: File,
+        dir: OwnedFd,
+        target: Option<PidFd>,
+    ) -> io::Result<Option<Self>> {
         let started = match sandbox_sys::fork() {
             Ok(ForkResult::Child) => {
                 drop(self);
-                let code = i32::from(shim::run(order, dir).is_err());
+                let code = i32::from(shim::run(order, dir, target).is_err());
                 sandbox_sys::exit_now(code)
             }
             // Nothing has been reaped since the fork, so the pid is this child's.
@@ -249,8 +258,7 @@ impl Launcher {
         run: Option<&RunRecord>,
         reapers: &[i32],
     ) -> io::Result<u32> {
-        let number = std::os::fd::AsRawFd::as_raw_fd(dir);
-        let path = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+        let path = orphans::path_of(dir)?;
         // After the path was read: if it is this task's now, so was the path.
         if uid.is_some_and(|uid| is_anothers(&path, uid)) {
             return Ok(0);

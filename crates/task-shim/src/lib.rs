@@ -15,6 +15,7 @@
 
 pub mod cgroup;
 mod clock;
+mod enter;
 pub mod hint;
 pub mod init;
 pub mod launch;
@@ -24,6 +25,7 @@ mod logcap;
 mod orphans;
 pub mod proc;
 pub mod record;
+mod relay;
 mod shim;
 mod signals;
 mod spawn;

@@ -7,12 +7,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::proc::{self, Scope, Stat};
 use crate::record::Identity;
+use crate::relay;
 use nix::libc;
 use nix::unistd::{Pid, getpid};
 use sandbox_sys::PidFd;
@@ -20,6 +23,8 @@ use sandbox_sys::PidFd;
 /// How long one call waits for what it has killed: longer than a healthy kernel takes.
 const WAIT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(2);
+/// How often a shim that has lost its command looks for it, with a wait each.
+const ROUNDS: u32 = 20;
 
 /// Whose orphans are searched for, and where.
 #[derive(Debug)]
@@ -41,7 +46,13 @@ pub(crate) fn end(search: &Search<'_>) -> usize {
     loop {
         let found = find(search);
         for (pid, stat) in &found {
-            kill(*pid, *stat);
+            // A relay ends with the last process below it. Killed before, it would let them loose.
+            let signal = if is_relay(*pid) {
+                libc::SIGCONT
+            } else {
+                libc::SIGKILL
+            };
+            send(*pid, *stat, signal);
         }
         // What was re-parented to this process would stay a zombie, and be found, for ever.
         while let Ok(Some(_)) = sandbox_sys::reap_any() {}
@@ -52,12 +63,34 @@ pub(crate) fn end(search: &Search<'_>) -> usize {
     }
 }
 
-/// Kills one process, unless its pid has become another one since it was looked at.
-fn kill(pid: Pid, seen: Stat) {
+/// Tries to end what the command of a live shim has left where the shim can't reach it.
+pub(crate) fn end_of(dir: &OwnedFd, scope: &Scope, leader: Option<&Identity>) -> io::Result<()> {
+    let dir = path_of(dir)?;
+    let search = Search {
+        scope,
+        dir: &dir,
+        leader,
+        reapers: &[],
+    };
+    for _ in 0..ROUNDS {
+        if end(&search) == 0 {
+            return Ok(());
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Where a directory is now.
+pub(crate) fn path_of(dir: &OwnedFd) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+/// Signals one process, unless its pid has become another one since it was looked at.
+fn send(pid: Pid, seen: Stat, signal: i32) {
     let Ok(fd) = PidFd::open(pid) else { return };
     if proc::stat(pid).is_some_and(|now| now.start_ticks == seen.start_ticks) {
         // One that has just ended is as good; one that may not be killed is found again.
-        let _ = fd.signal(libc::SIGKILL);
+        let _ = fd.signal(signal);
     }
 }
 
@@ -70,7 +103,10 @@ fn find(search: &Search<'_>) -> Vec<(Pid, Stat)> {
     let all: Vec<_> = proc::processes()
         .into_iter()
         .filter(|(_, stat)| !stat.is_dead())
-        .filter(|(_, stat)| leader.is_none_or(|l| stat.start_ticks >= l.start_ticks))
+        // The one relay that may be older is the leader's parent.
+        .filter(|(pid, stat)| {
+            leader.is_none_or(|l| stat.start_ticks >= l.start_ticks) || is_relay(*pid)
+        })
         .filter(|(pid, stat)| {
             // The leader is a copy of its shim until it becomes another program.
             let is_leader =
@@ -123,16 +159,35 @@ fn is_evident(search: &Search<'_>, pid: Pid, stat: Stat) -> bool {
 /// Whether a process is one of the agent's own: it runs the agent's program, under one of
 /// the names of its roles. A name alone can be given to anything.
 fn is_own(pid: Pid) -> bool {
+    let of_a_task = |name: &str| [crate::spawn::STARTING, relay::NAME].contains(&name);
+    has_own_role(pid) && !name(pid).is_some_and(|name| of_a_task(&name))
+}
+
+/// Whether a process is a relay of the agent's.
+fn is_relay(pid: Pid) -> bool {
+    name(pid).is_some_and(|name| name == relay::NAME) && has_own_role(pid)
+}
+
+fn name(pid: Pid) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+fn has_own_role(pid: Pid) -> bool {
     let program = |of: &str| fs::read_link(format!("/proc/{of}/exe")).ok();
+    let is_ours = |found: &Path| {
+        // The launcher, and with it this process, may have been started from a copy.
+        let of_server = std::env::args_os().nth(1);
+        program("self").is_some_and(|own| own == found)
+            || of_server.is_some_and(|own| own == *found)
+    };
     let role = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
         let role = line.split(|b| *b == 0).next().unwrap_or_default();
         [crate::SHIM_ROLE, crate::SERVER_ROLE]
             .iter()
             .any(|name| name.as_bytes() == role)
     });
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    let starts = name.is_ok_and(|name| name.trim_end() == crate::spawn::STARTING);
-    role && !starts && program(&pid.to_string()) == program("self")
+    role && program(&pid.to_string()).is_some_and(|found| is_ours(&found))
 }
 
 /// The data directory of a task's directory, which is a level deeper when it was set aside.

@@ -167,6 +167,15 @@ fn by_parents(root: Pid) -> Vec<(Pid, Pid)> {
     }
 }
 
+/// Whether nothing lives in a PID namespace, as far as can be seen.
+pub(crate) fn is_pid_namespace_empty(inode: u64) -> bool {
+    let inside = |pid: Pid| {
+        fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|namespace| namespace.ino() == inode)
+    };
+    let mut all = processes().into_iter();
+    !all.any(|(pid, stat)| !stat.is_dead() && inside(pid))
+}
+
 /// Every process that can be seen.
 pub fn processes() -> Vec<(Pid, Stat)> {
     let Ok(entries) = fs::read_dir("/proc") else {

@@ -20,16 +20,17 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::stat::Mode;
+use nix::sys::stat::Mode as FileMode;
 use nix::unistd::{Pid, getpid, setsid};
+use sandbox_sys::PidFd;
 
 use crate::cgroup::group;
 use crate::clock::{boot_ms, unix_seconds};
 use crate::hint::{self, Hint};
-use crate::launch::{Job, Launch};
+use crate::launch::{Job, Launch, Mode};
 use crate::lock::Mark;
 use crate::logcap::LogCap;
-use crate::record::{self, ExitRecord, MESSAGE_BYTES_MAX, Outcome, Phase, RunRecord};
+use crate::record::{self, ExitRecord, Identity, MESSAGE_BYTES_MAX, Outcome, Phase, RunRecord};
 use crate::signals::OF_A_SHIM;
 use crate::spawn::{self, Command, StartError};
 use crate::tree;
@@ -38,20 +39,25 @@ use crate::tree;
 const SWEEP_MS: u64 = 5;
 /// Said of a task that failed after the kernel had killed one of its other processes.
 const PART_OUT_OF_MEMORY: &str = "a process of it was killed by the kernel: out of memory";
+/// Said of a task that failed since the main container, in which it ran, has ended.
+const CONTAINER_ENDED: &str = "the main container ended";
 /// Between two tries to write an exit record that the file system refused.
 const RETRY_MS: u64 = 200;
 
 mod claim;
 mod end;
 mod hooks;
+mod interior;
 
 use claim::{is_started, is_wanted, take_lock};
 use end::{code_of, tail};
+use interior::Interior;
 
-/// Supervises the task whose directory is `dir`, as the launch order says. The calling
+/// Supervises the task whose directory is `dir`, as the launch order says; `target` is a pidfd
+/// of the main container's process, if the order is about one. The calling
 /// process is forked from the launcher and becomes the shim: it has one thread, and its
 /// standard descriptors are the null device.
-pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
+pub(crate) fn run(order: File, dir: OwnedFd, target: Option<PidFd>) -> io::Result<()> {
     let launch = read_order(order)?;
     // Fails only if this process leads a session already, which is as good.
     let _ = setsid();
@@ -64,7 +70,7 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
     if !is_wanted(&lock, &dir, &launch.uid) {
         return Ok(());
     }
-    let mut shim = Shim::new(&launch, dir)?;
+    let mut shim = Shim::new(&launch, dir, target)?;
     match launch.job {
         // Another shim of it was faster.
         Job::Run if is_started(&shim.dir) => return Ok(()),
@@ -74,6 +80,10 @@ pub(crate) fn run(order: File, dir: OwnedFd) -> io::Result<()> {
             shim.post_stop();
             hint::send(&launch.hints, Hint::Over, &launch.uid);
         }
+    }
+    if shim.interior.has_let_loose() {
+        // Without the mark the server searches for it before it removes the task.
+        return Ok(());
     }
     // Nothing is left in them. What fails is done by the server, with the task's record.
     group::remove_all(&launch.cgroups);
@@ -92,6 +102,8 @@ enum Cause {
     Stop,
     Deadline,
     Leftovers,
+    /// The main container, in which it ran.
+    Container,
 }
 
 /// An ending under way.
@@ -104,6 +116,7 @@ struct Ending {
 /// How watching a process ended.
 #[derive(Debug)]
 struct Watched {
+    /// None if nobody can tell it any more.
     status: Option<ExitStatus>,
     hook_timed_out: bool,
 }
@@ -124,10 +137,14 @@ struct Shim<'a> {
     killed: bool,
     /// Whether what is left is ended with the command: not what a hook before it has left.
     kill_leftovers: bool,
+    interior: Interior,
+    /// What was started last.
+    leader: Option<Identity>,
 }
 
 impl<'a> Shim<'a> {
-    fn new(launch: &'a Launch, dir: OwnedFd) -> io::Result<Self> {
+    fn new(launch: &'a Launch, dir: OwnedFd, target: Option<PidFd>) -> io::Result<Self> {
+        let interior = Interior::open(launch, target)?;
         let signals = crate::signals::listen(&OF_A_SHIM)?;
         let log = |name: &str| {
             let flags = OFlag::O_RDWR
@@ -135,7 +152,7 @@ impl<'a> Shim<'a> {
                 | OFlag::O_APPEND
                 | OFlag::O_CLOEXEC
                 | OFlag::O_NOFOLLOW;
-            openat(&dir, name, flags, Mode::from_bits_truncate(0o600)).map(File::from)
+            openat(&dir, name, flags, FileMode::from_bits_truncate(0o600)).map(File::from)
         };
         let opened = log("stdout.log").and_then(|out| Ok((out, log("stderr.log")?)));
         let (stdout, stderr) = opened.inspect_err(|errno| {
@@ -144,10 +161,18 @@ impl<'a> Shim<'a> {
                 io::Error::from(*errno).raw_os_error().unwrap_or_default(),
             );
         })?;
-        if launch.user.is_some() || launch.group.is_some() {
+        let remote = launch
+            .remote
+            .as_ref()
+            .filter(|_| launch.mode == Mode::Remote);
+        let (user, group) = match remote {
+            Some(remote) => (Some(remote.user), Some(remote.group)),
+            None => (launch.user, launch.group),
+        };
+        if user.is_some() || group.is_some() {
             for file in [&stdout, &stderr] {
                 // So that the task may open /dev/stdout; it can write to the file either way.
-                let _ = std::os::unix::fs::fchown(file, launch.user, launch.group);
+                let _ = std::os::unix::fs::fchown(file, user, group);
             }
         }
         let capped = if launch.log_bytes_max > 0 {
@@ -170,6 +195,8 @@ impl<'a> Shim<'a> {
             ending: None,
             killed: false,
             kill_leftovers: false,
+            interior,
+            leader: None,
         })
     }
 
@@ -209,7 +236,8 @@ impl<'a> Shim<'a> {
 
     /// Runs the command to its end.
     fn command(&mut self) -> io::Result<ExitRecord> {
-        let pid = match self.start(&self.launch.argv, Phase::Main)? {
+        let launch = self.launch;
+        let pid = match self.start(&launch.argv, launch.mode, Phase::Main)? {
             Err(error) => {
                 return Ok(ExitRecord {
                     outcome: Outcome::StartError,
@@ -221,7 +249,10 @@ impl<'a> Shim<'a> {
         hint::send(&self.launch.hints, Hint::Running, &self.launch.uid);
         self.kill_leftovers = self.launch.kill_leftovers;
         let watched = self.watch(Some(pid), None);
-        let (code, signal) = code_of(watched.status);
+        let Some(ended) = watched.status.or_else(|| self.end_by_namespace()) else {
+            return Ok(self.lost());
+        };
+        let (code, signal) = code_of(Some(ended));
         let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
         let out_of_memory = self.out_of_memory();
         let outcome = if timed_out {
@@ -237,6 +268,7 @@ impl<'a> Shim<'a> {
                 self.with_stderr("killed by the kernel: out of memory".to_owned())
             }
             _ if code == 0 => String::new(),
+            _ if self.interior.target_gone() => self.with_stderr(CONTAINER_ENDED.to_owned()),
             // Not the command itself, but likely why it failed.
             _ if out_of_memory => self.with_stderr(PART_OUT_OF_MEMORY.to_owned()),
             _ => self.with_stderr(String::new()),
@@ -263,17 +295,24 @@ impl<'a> Shim<'a> {
 
     /// Starts a command of this task. The outer error means that no record could be
     /// written, so nothing was run; the inner one that the command can't be executed.
-    fn start(&mut self, argv: &[String], phase: Phase) -> io::Result<Result<Pid, StartError>> {
-        let held = match spawn::hold(&self.in_place(argv)) {
+    fn start(
+        &mut self,
+        argv: &[String],
+        mode: Mode,
+        phase: Phase,
+    ) -> io::Result<Result<Pid, StartError>> {
+        let mut held = match spawn::hold(&self.in_place(argv, mode)) {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
         let pid = held.pid;
+        self.interior.follow(pid, held.relay.take());
         let leader = self
             .launch
             .scope
             .identify(pid)
             .ok_or_else(|| io::Error::other("the child is gone"))?;
+        self.leader = Some(leader.clone());
         let run = RunRecord {
             uid: self.launch.uid.clone(),
             leader,
@@ -293,20 +332,36 @@ impl<'a> Shim<'a> {
     }
 
     /// A command in the task's place: whoever runs there does so with the same rights and limits.
-    fn in_place<'c>(&'c self, argv: &'c [String]) -> Command<'c> {
-        Command {
+    fn in_place<'c>(&'c self, argv: &'c [String], mode: Mode) -> Command<'c> {
+        let launch = self.launch;
+        let inside = launch.remote.as_ref().zip(self.interior.door());
+        let inside = inside.filter(|_| mode == Mode::Remote);
+        let mut command = Command {
             argv,
-            env: &self.launch.env,
-            working_dir: self.launch.working_dir.as_deref(),
-            user: self.launch.user,
-            group: self.launch.group,
-            groups: &self.launch.groups,
-            rlimits: &self.launch.rlimits,
-            cgroups: &self.launch.cgroups,
+            env: &launch.env,
+            working_dir: launch.working_dir.as_deref(),
+            user: launch.user,
+            group: launch.group,
+            groups: &launch.groups,
+            rlimits: &launch.rlimits,
+            cgroups: &launch.cgroups,
             stdin: self.null.as_fd(),
             stdout: self.stdout.as_fd(),
             stderr: self.stderr.as_fd(),
+            inside,
+        };
+        if let Some((remote, _)) = inside {
+            command.env = &remote.env;
+            command.user = Some(remote.user);
+            command.group = Some(remote.group);
+            command.groups = &remote.groups;
+            command.rlimits = &remote.rlimits;
+            // Limits of its own were asked for; those of the container come second.
+            if launch.cgroups.is_empty() {
+                command.cgroups = &remote.cgroups;
+            }
         }
+        command
     }
 
     /// Waits until `leader` has ended, or without one until nothing is left; once an
@@ -317,37 +372,25 @@ impl<'a> Shim<'a> {
             hook_timed_out: false,
         };
         loop {
-            let left = Self::reap(leader, &mut watched.status);
-            let over = watched.status.is_some();
+            let left = self.reap(leader, &mut watched.status);
+            let over = watched.status.is_some() || self.interior.is_lost(leader);
             if !left || (over && self.ending.is_none() && !self.kill_leftovers) {
                 return watched;
             }
             let now = boot_ms();
             if hook_deadline.is_some_and(|at| now >= at) {
                 watched.hook_timed_out = true;
-                tree::kill_descendants(getpid(), &[]);
+                self.kill_all(&[]);
             }
             self.begin_ending(leader.filter(|_| !over), over, now);
             if self.ending.is_some_and(|e| now >= e.kill_at) {
                 self.killed = true;
-                tree::kill_descendants(getpid(), &self.launch.cgroups);
+                self.kill_all(&self.launch.cgroups);
             }
             if self.cap.due().is_some_and(|at| now >= at) {
                 self.cap.trim(now);
             }
             self.sleep(now, hook_deadline.filter(|_| !watched.hook_timed_out));
-        }
-    }
-
-    /// Reaps everything that has ended. False when no child is left.
-    fn reap(leader: Option<Pid>, status: &mut Option<ExitStatus>) -> bool {
-        loop {
-            match sandbox_sys::reap_any() {
-                Ok(Some((pid, ended))) if Some(pid) == leader => *status = Some(ended),
-                Ok(Some(_)) => {}
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
         }
     }
 
@@ -360,6 +403,8 @@ impl<'a> Shim<'a> {
             Cause::Stop
         } else if self.deadline().is_some_and(|at| now >= at) {
             Cause::Deadline
+        } else if self.interior.target_gone() && self.launch.mode == Mode::Remote {
+            Cause::Container
         } else if leader_over && self.kill_leftovers {
             Cause::Leftovers
         } else {
@@ -372,10 +417,14 @@ impl<'a> Shim<'a> {
         if self.launch.grace_ms == 0 {
             return;
         }
-        tree::signal_descendants(getpid(), self.launch.stop_signal);
+        tree::signal_descendants(
+            getpid(),
+            self.launch.stop_signal,
+            &self.interior.relay_pids(),
+        );
         if let Some(leader) = alive_leader {
             // A stopped task must be able to act on the signal.
-            let _ = sandbox_sys::signal_group(leader, libc::SIGCONT);
+            self.signal_leader(leader, libc::SIGCONT);
         }
     }
 
@@ -402,9 +451,12 @@ impl<'a> Shim<'a> {
         let timeout = next.map_or(PollTimeout::NONE, |at| {
             PollTimeout::try_from(at.saturating_sub(now).min(60_000)).unwrap_or(PollTimeout::MAX)
         });
-        let mut wait = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut wait = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        wait.extend(self.interior.news());
         // An interrupted or failed poll only makes the loop look sooner.
         let _ = poll(&mut wait, timeout);
+        drop(wait);
+        self.interior.look_at_target();
         while let Ok(Some(info)) = self.signals.read_signal() {
             self.stop |= i32::try_from(info.ssi_signo) == Ok(libc::SIGTERM);
         }

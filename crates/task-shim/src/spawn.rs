@@ -17,11 +17,13 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pipe2, setgid,
-    setgroups, setsid, setuid,
+    ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getgroups,
+    pipe2, setgid, setgroups, setsid, setuid,
 };
 
-use crate::launch::Rlimit;
+use crate::enter::{Door, Inside};
+use crate::launch::{Remote, Rlimit};
+use crate::relay::{self, Relay};
 
 /// Where a command is looked for when its environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,7 +32,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 #[derive(Debug)]
 pub(crate) struct Command<'a> {
     pub(crate) argv: &'a [String],
-    pub(crate) env: &'a [String],
+    pub(crate) env: &'a [Vec<u8>],
     pub(crate) working_dir: Option<&'a str>,
     pub(crate) user: Option<u32>,
     pub(crate) group: Option<u32>,
@@ -40,7 +42,12 @@ pub(crate) struct Command<'a> {
     pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
+    /// Whom to become inside of the main container; none: it runs in the agent's namespaces.
+    pub(crate) inside: Option<(&'a Remote, &'a Door)>,
 }
+
+/// File mode creation mask of what runs in the agent's namespaces.
+const UMASK: u32 = 0o022;
 
 /// What a child was doing when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +60,11 @@ enum Step {
     User,
     WorkingDir,
     Exec,
+    Enter,
+    Capabilities,
 }
 
-const STEPS: [(Step, u8); 8] = [
+const STEPS: [(Step, u8); 10] = [
     (Step::Prepare, 1),
     (Step::Cgroup, 2),
     (Step::Rlimit, 3),
@@ -64,6 +73,8 @@ const STEPS: [(Step, u8); 8] = [
     (Step::User, 6),
     (Step::WorkingDir, 7),
     (Step::Exec, 8),
+    (Step::Enter, 9),
+    (Step::Capabilities, 10),
 ];
 
 /// Why a command could not be started.
@@ -85,13 +96,16 @@ impl StartError {
         }
     }
 
-    fn prepare(error: &io::Error) -> Self {
-        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    fn at(step: Step, errno: Errno) -> Self {
         Self {
-            step: Step::Prepare,
+            step,
             errno,
             subject: String::new(),
         }
+    }
+
+    fn prepare(error: &io::Error) -> Self {
+        Self::at(Step::Prepare, errno_of(error))
     }
 }
 
@@ -106,6 +120,8 @@ impl fmt::Display for StartError {
             Step::User => "could not become the user (runAsUser)",
             Step::WorkingDir => "could not enter the working directory",
             Step::Exec => "could not execute",
+            Step::Enter => "could not enter the main container",
+            Step::Capabilities => "could not take over the main container's capabilities",
         };
         write!(f, "{what}")?;
         if !self.subject.is_empty() {
@@ -123,6 +139,8 @@ pub(crate) struct Held {
     report: File,
     program: String,
     working_dir: String,
+    /// Its parent, if that is not this process.
+    pub(crate) relay: Option<Relay>,
 }
 
 /// Forks the child for a command. It does not execute anything before [`Held::release`].
@@ -130,20 +148,48 @@ pub(crate) fn hold(command: &Command<'_>) -> Result<Held, StartError> {
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| StartError::prepare(&e.into()));
     let (word, release) = pipe()?;
     let (report, told) = pipe()?;
-    match sandbox_sys::fork().map_err(|e| StartError::prepare(&e))? {
+    let held = |pid, relay| Held {
+        pid,
+        release: File::from(release),
+        report: File::from(report),
+        program: command.argv.first().cloned().unwrap_or_default(),
+        working_dir: command
+            .working_dir
+            .unwrap_or("of the main container")
+            .to_owned(),
+        relay,
+    };
+    let through = command
+        .inside
+        .filter(|(remote, _)| remote.pid_namespace.is_some());
+    let Some((_, door)) = through else {
+        return match sandbox_sys::fork().map_err(|e| StartError::prepare(&e))? {
+            ForkResult::Child => {
+                // Its own copy would keep the pipe open when the parent is gone.
+                drop(held);
+                become_command(command, word, told)
+            }
+            ForkResult::Parent { child } => Ok(held(child, None)),
+        };
+    };
+    let (status, tell) = pipe()?;
+    let forked = door.fork_inside();
+    match forked.map_err(|e| StartError::at(Step::Enter, errno_of(&e)))? {
         ForkResult::Child => {
-            // Its own copy would keep the pipe open when the parent is gone.
-            drop((release, report));
-            become_command(command, word, told)
+            drop((held, status));
+            relay::run(|| become_command(command, word, told), tell)
         }
-        ForkResult::Parent { child } => Ok(Held {
-            pid: child,
-            release: File::from(release),
-            report: File::from(report),
-            program: command.argv.first().cloned().unwrap_or_default(),
-            working_dir: command.working_dir.unwrap_or_default().to_owned(),
-        }),
+        ForkResult::Parent { child } => {
+            drop((word, told, tell));
+            let relay = Relay::await_birth(child, status);
+            let relay = relay.map_err(|errno| StartError::at(Step::Enter, errno))?;
+            Ok(held(relay.leader, Some(relay)))
+        }
     }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 impl Held {
@@ -190,23 +236,29 @@ pub(crate) const STARTING: &str = "task-start";
 fn become_command(command: &Command<'_>, word: OwnedFd, told: OwnedFd) -> ! {
     // Fails only for a name with a NUL.
     let _ = CString::new(STARTING).map(|name| prctl::set_name(&name));
-    let (step, errno) = match prepare(command) {
-        Ok(()) => {
-            let mut byte = [0];
-            if !matches!(File::from(word).read(&mut byte), Ok(1)) {
-                sandbox_sys::exit_now(0);
-            }
-            (Step::Exec, execute(command))
-        }
-        Err(failed) => failed,
+    let mut word = File::from(word);
+    let mut told = File::from(told);
+    let mut tell = |(step, errno): (Step, Errno)| {
+        let number = STEPS
+            .iter()
+            .find_map(|(s, n)| (*s == step).then_some(*n))
+            .unwrap_or_default();
+        let [a, b, c, d] = i32::to_le_bytes(errno.cast());
+        // The parent may be gone; there is nobody else to tell.
+        let _ = told.write_all(&[number, a, b, c, d]);
     };
-    let number = STEPS
-        .iter()
-        .find_map(|(s, n)| (*s == step).then_some(*n))
-        .unwrap_or_default();
-    let [a, b, c, d] = i32::to_le_bytes(errno.cast());
-    // The parent may be gone; there is nobody else to tell.
-    let _ = File::from(told).write_all(&[number, a, b, c, d]);
+    let prepared = prepare(command);
+    if let Err(failed) = prepared {
+        tell(failed);
+    }
+    // Also when it has failed: whoever records this process must find it.
+    let mut byte = [0];
+    if !matches!(word.read(&mut byte), Ok(1)) {
+        sandbox_sys::exit_now(0);
+    }
+    if prepared.is_ok() {
+        tell((Step::Exec, execute(command)));
+    }
     sandbox_sys::exit_now(127)
 }
 
@@ -223,10 +275,10 @@ impl Cast for Errno {
 
 fn prepare(command: &Command<'_>) -> Result<(), (Step, Errno)> {
     let at = |step| move |errno| (step, errno);
-    let io_at =
-        |step| move |e: io::Error| (step, e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+    let io_at = |step| move |e: io::Error| (step, errno_of(&e));
     setsid().map_err(at(Step::Prepare))?;
-    umask(Mode::from_bits_truncate(0o022));
+    let mask = command.inside.map_or(UMASK, |(remote, _)| remote.umask);
+    umask(Mode::from_bits_truncate(mask));
     for dir in command.cgroups {
         std::fs::write(format!("{dir}/cgroup.procs"), "0").map_err(io_at(Step::Cgroup))?;
     }
@@ -236,8 +288,50 @@ fn prepare(command: &Command<'_>) -> Result<(), (Step, Errno)> {
     dup2_stdin(command.stdin).map_err(at(Step::Prepare))?;
     dup2_stdout(command.stdout).map_err(at(Step::Prepare))?;
     dup2_stderr(command.stderr).map_err(at(Step::Prepare))?;
-    if command.user.is_some() || command.group.is_some() || !command.groups.is_empty() {
-        let groups: Vec<Gid> = command.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    let inside = command.inside.map(|(remote, door)| enter(remote, door));
+    let inside = inside.transpose()?;
+    become_user(command)?;
+    if let Some((remote, _)) = command.inside {
+        let taken = remote.capabilities.set();
+        taken.map_err(io_at(Step::Capabilities))?;
+    }
+    match (command.working_dir, inside) {
+        (Some(dir), _) => chdir(dir).map_err(at(Step::WorkingDir))?,
+        (None, Some(inside)) => inside.change_dir().map_err(at(Step::WorkingDir))?,
+        (None, None) => {}
+    }
+    if command
+        .inside
+        .is_some_and(|(remote, _)| remote.no_new_privs)
+    {
+        prctl::set_no_new_privs().map_err(at(Step::Prepare))?;
+    }
+    sandbox_sys::default_signals().map_err(io_at(Step::Prepare))
+}
+
+/// Enters the main container, still with all privileges of the agent that it may have there.
+fn enter(remote: &Remote, door: &Door) -> Result<Inside, (Step, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    // Nothing inside may look into a copy of the shim, or trace it. Ends with execve.
+    prctl::set_dumpable(false).map_err(at(Step::Prepare))?;
+    let inside = door.enter().map_err(at(Step::Enter))?;
+    inside.change_root().map_err(at(Step::Enter))?;
+    let limited = remote.capabilities.limit_bounding();
+    limited.map_err(|e| (Step::Capabilities, errno_of(&e)))?;
+    // Else another user would have no capabilities to hand on.
+    prctl::set_keepcaps(true).map_err(at(Step::Prepare))?;
+    Ok(inside)
+}
+
+fn become_user(command: &Command<'_>) -> Result<(), (Step, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    let groups: Vec<Gid> = command.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    let replaced = match command.inside {
+        // What is so already needs no privilege.
+        Some(_) => getgroups().map_err(at(Step::Groups))? != groups,
+        None => command.user.is_some() || command.group.is_some() || !groups.is_empty(),
+    };
+    if replaced {
         setgroups(&groups).map_err(at(Step::Groups))?;
     }
     if let Some(group) = command.group {
@@ -246,20 +340,15 @@ fn prepare(command: &Command<'_>) -> Result<(), (Step, Errno)> {
     if let Some(user) = command.user {
         setuid(Uid::from_raw(user)).map_err(at(Step::User))?;
     }
-    if let Some(dir) = command.working_dir {
-        chdir(dir).map_err(at(Step::WorkingDir))?;
-    }
-    sandbox_sys::default_signals().map_err(io_at(Step::Prepare))
+    Ok(())
 }
 
 fn execute(command: &Command<'_>) -> Errno {
-    let text = |values: &[String]| {
-        values
-            .iter()
-            .map(|v| CString::new(v.as_bytes()))
-            .collect::<Result<Vec<_>, _>>()
-    };
-    let (Ok(argv), Ok(env)) = (text(command.argv), text(command.env)) else {
+    let argv = command.argv.iter().map(|v| CString::new(v.as_bytes()));
+    let env = command.env.iter().map(|v| CString::new(v.as_slice()));
+    let argv: Result<Vec<_>, _> = argv.collect();
+    let env: Result<Vec<_>, _> = env.collect();
+    let (Ok(argv), Ok(env)) = (argv, env) else {
         return Errno::EINVAL;
     };
     let Some(program) = command.argv.first() else {
@@ -268,9 +357,9 @@ fn execute(command: &Command<'_>) -> Errno {
     let path = command
         .env
         .iter()
-        .find_map(|entry| entry.strip_prefix("PATH="));
+        .find_map(|entry| entry.strip_prefix(b"PATH="));
     let mut result = Errno::ENOENT;
-    for candidate in candidates(program, path.unwrap_or(DEFAULT_PATH)) {
+    for candidate in candidates(program, path.unwrap_or(DEFAULT_PATH.as_bytes())) {
         let Ok(file) = CString::new(candidate) else {
             return Errno::EINVAL;
         };
@@ -286,18 +375,16 @@ fn execute(command: &Command<'_>) -> Errno {
 }
 
 /// The files that `program` may mean: itself with a slash in it, else one per `PATH` entry.
-fn candidates(program: &str, path: &str) -> Vec<String> {
-    if program.contains('/') {
+fn candidates(program: &str, path: &[u8]) -> Vec<Vec<u8>> {
+    let program = program.as_bytes();
+    if program.contains(&b'/') {
         return vec![program.to_owned()];
     }
-    let in_dir = |dir: &str| {
-        if dir.is_empty() {
-            format!("./{program}")
-        } else {
-            format!("{dir}/{program}")
-        }
+    let in_dir = |dir: &[u8]| match dir {
+        [] => [b"./", program].concat(),
+        dir => [dir, b"/", program].concat(),
     };
-    path.split(':').map(in_dir).collect()
+    path.split(|byte| *byte == b':').map(in_dir).collect()
 }
 
 #[cfg(test)]
@@ -307,10 +394,10 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_in_every_path_entry_and_a_path_is_taken_as_it_is() {
         assert_eq!(
-            candidates("ls", "/bin::/usr/bin"),
-            ["/bin/ls", "./ls", "/usr/bin/ls"]
+            candidates("ls", b"/bin::/usr/bin"),
+            [&b"/bin/ls"[..], b"./ls", b"/usr/bin/ls"]
         );
-        assert_eq!(candidates("./ls", "/bin"), ["./ls"]);
+        assert_eq!(candidates("./ls", b"/bin"), [b"./ls"]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ Usage: agent-chaos --agent PATH [OPTIONS]
   --seconds LIMIT  begin no round after so many seconds
   --jobs J         rounds at a time [default: 4]
   --fault NAMES    only these faults, with commas between
+  --sidecar        agents in sidecar mode, each with a main container of its own
   --journal        print what happened in each round, not only where something is wrong
 ";
 
@@ -49,6 +50,7 @@ struct Options {
     limit: Option<Duration>,
     jobs: u64,
     faults: Vec<Fault>,
+    sidecar: bool,
     journal: bool,
 }
 
@@ -96,6 +98,7 @@ impl Options {
             limit: None,
             jobs: 4,
             faults: Fault::ALL.to_vec(),
+            sidecar: false,
             journal: false,
         };
         let mut words = arguments.iter();
@@ -119,6 +122,7 @@ impl Options {
                 "--seconds" => options.limit = Some(Duration::from_secs(number(value()?)?)),
                 "--jobs" => options.jobs = number(value()?)?.max(1),
                 "--fault" => options.faults = parse_faults(&value()?)?,
+                "--sidecar" => options.sidecar = true,
                 "--journal" => options.journal = true,
                 other => return Err(format!("{other} is not known")),
             }
@@ -138,6 +142,9 @@ impl Options {
             if std::env::var("CI").is_ok_and(|ci| ci == "true") {
                 return ExitCode::FAILURE;
             }
+        }
+        if self.sidecar && !crate::target::need_namespaces() {
+            return ExitCode::SUCCESS;
         }
         if self.faults.is_empty() {
             say("agent-chaos: no fault is left to inject");
@@ -174,6 +181,7 @@ impl Options {
                 seed,
                 index,
                 faults: self.faults.clone(),
+                sidecar: self.sidecar,
             };
             let played = std::panic::catch_unwind(|| round::run(&order));
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +253,10 @@ impl Options {
             )
         ));
         for seed in &tally.failed_seeds {
-            say(&format!("again: agent-chaos --rounds 1 --seed {seed}"));
+            let mode = if self.sidecar { " --sidecar" } else { "" };
+            say(&format!(
+                "again: agent-chaos --rounds 1 --seed {seed}{mode}"
+            ));
         }
         if tally.failed_seeds.is_empty() && tally.broken == 0 && tally.rounds > 0 {
             ExitCode::SUCCESS

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod http;
 pub mod place;
 pub mod random;
+pub mod target;
 pub mod task;
 
 use std::time::{Duration, Instant};

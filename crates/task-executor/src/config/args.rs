@@ -89,7 +89,8 @@ pub(super) struct Args {
 
     /// Run tasks inside of the main container's namespaces
     ///
-    /// Needs a shared process namespace, and SYS_ADMIN, SYS_PTRACE and SYS_CHROOT.
+    /// Needs a shared process namespace, and SYS_ADMIN, SYS_PTRACE and SYS_CHROOT. A task or hook
+    /// with execMode Local still runs in the agent's own.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
         default_missing_value = "true", action = ArgAction::Set, value_parser = values::boolean, help_heading = MODES)]
     pub enable_sidecar_mode: bool,

@@ -141,6 +141,7 @@ fn every_flag_has_a_test() {
         "tls-key-file",
         "tls-client-ca-file",
         "print-config",
+        "copy-to",
     ];
     for arg in args::command().get_arguments() {
         let flag = arg.get_long().unwrap();
@@ -221,13 +222,15 @@ fn switches_are_read_as_go_does() {
     }
     for value in ["1", "t", "T", "true", "TRUE", "True"] {
         let flag = format!("--enable-sidecar-mode={value}");
-        assert!(complaint(&[&flag], &[]).contains("not available in this build yet"));
+        assert!(parsed(&[&flag], &[]).unwrap().sidecar.is_some());
         assert!(
             complaint(&[], &[("ENABLE_CONTAINER_MODE", value)])
                 .contains("not available in this build yet")
         );
     }
-    assert!(complaint(&["-enable-sidecar-mode"], &[]).contains("not available in this build yet"));
+    let on = parsed(&["-enable-sidecar-mode", "-main-container-name=app"], &[]);
+    let on = on.unwrap().sidecar.map(|mode| mode.main_container_name);
+    assert_eq!(on.as_deref(), Some("app"));
     assert_eq!(
         complaint(&["--enable-sidecar-mode=yes"], &[]),
         "--enable-sidecar-mode: \"yes\" is not a boolean; write true or false"

@@ -93,7 +93,7 @@ pub(super) async fn livez(State(app): State<App>) -> Response {
 #[derive(Serialize)]
 struct Readiness<'a> {
     status: &'a str,
-    checks: [Check<'a>; 2],
+    checks: Vec<Check<'a>>,
 }
 
 #[derive(Serialize)]
@@ -117,7 +117,11 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         ok: reason.is_none(),
         reason,
     };
-    let checks = [check("manager", manager), check("tasks", tasks)];
+    let mut checks = vec![check("manager", manager), check("tasks", tasks)];
+    if let Some(sidecar) = &app.sidecar {
+        let problem = sidecar.as_ref().err().map(String::as_str);
+        checks.push(check("sidecar", problem));
+    }
     let ok = checks.iter().all(|check| check.ok);
     verdict(
         ok,

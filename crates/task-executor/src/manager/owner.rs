@@ -29,6 +29,7 @@ mod aside;
 mod attend;
 mod changes;
 mod commands;
+mod door;
 
 /// Tasks that are looked at in one go when no event has told to; the loop answers commands
 /// in between.
@@ -165,8 +166,9 @@ impl Owner {
             since: inspect::stamp(since),
             successor,
         });
-        task.warnings =
-            Cgroups::recall(&self.store.dir(&name), task.uid.as_str(), &task.asked.spec);
+        if self.launcher.may_warn(&task.asked.spec) {
+            task.warnings = Cgroups::recall(&self.store.dir(&name), task.uid.as_str());
+        }
         task.draw();
         self.tasks.insert(task);
         self.fresh.push(name.clone());
@@ -415,13 +417,23 @@ impl Owner {
             self.look_again(name);
             return;
         }
+        let Some(task) = self.tasks.get(name) else {
+            return;
+        };
+        let door = match self.launcher.door(&task.asked.spec, job) {
+            Ok(door) => door,
+            Err(absent) => {
+                self.without_door(name, job, absent);
+                return;
+            }
+        };
         let subject = self.tasks.update(name, |task| {
             task.shim = Shim::Launching;
             task.start = Start::MayBe;
             task.subject(&self.store)
         });
         if let Some(subject) = subject {
-            let warnings = self.launcher.order(&subject, &Order::Start(job));
+            let warnings = self.launcher.order(&subject, &Order::Start(job, door));
             self.tasks.update(name, |task| {
                 if task.warnings != warnings {
                     task.warnings = warnings;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{AccessFlags, Pid, access, getpid};
 use sandbox_sys::PidFd;
 
 use super::put;
@@ -40,6 +40,19 @@ pub fn members(dir: &Path) -> Vec<Pid> {
         found.extend(members(&child));
     }
     found
+}
+
+/// Whether processes can be put into a group, as far as can be told without trying.
+pub fn check_joinable(dir: &Path) -> io::Result<()> {
+    access(&dir.join(PROCS), AccessFlags::W_OK)?;
+    // v2: only the root may do both. There is no such file on v1.
+    let passed_on = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    if !passed_on.trim().is_empty() && dir.join("cgroup.type").exists() {
+        return Err(io::Error::other(
+            "it passes limits on to groups below, so it can't hold processes",
+        ));
+    }
+    Ok(())
 }
 
 /// Directories in a directory, which are the groups in a group.

@@ -19,7 +19,7 @@ impl Shim<'_> {
         let Some(hook) = &self.launch.pre_start else {
             return Ok(None);
         };
-        let status = match self.start(&hook.argv, Phase::PreStart)? {
+        let status = match self.start(&hook.argv, hook.mode, Phase::PreStart)? {
             Err(error) => {
                 return Ok(Some(
                     self.never_ran(error.code(), format!("preStart hook: {error}")),
@@ -27,7 +27,8 @@ impl Shim<'_> {
             }
             Ok(pid) => self.watch(Some(pid), hook.timeout_ms.map(|ms| boot_ms() + ms)),
         };
-        let (code, signal) = code_of(status.status);
+        let ended = status.status.or_else(|| self.end_by_namespace());
+        let (code, signal) = code_of(ended);
         let why = match self.ending.map(|e| e.cause) {
             Some(Cause::Deadline) => {
                 let text = format!("{} in its preStart hook", self.timeout_text());
@@ -78,20 +79,24 @@ impl Shim<'_> {
     }
 
     fn run_hook(&mut self, hook: &Hook) {
-        let Ok(held) = spawn::hold(&self.in_place(&hook.argv)) else {
+        let Ok(mut held) = spawn::hold(&self.in_place(&hook.argv, hook.mode)) else {
             return;
         };
         let pid = held.pid;
+        self.interior.follow(pid, held.relay.take());
         if held.release().is_err() {
             return;
         }
         let until = boot_ms() + hook.timeout_ms.unwrap_or(POST_STOP_MS_DEFAULT);
         let mut status = None;
-        while Self::reap(Some(pid), &mut status) && status.is_none() {
+        while self.reap(Some(pid), &mut status)
+            && status.is_none()
+            && !self.interior.is_lost(Some(pid))
+        {
             let now = boot_ms();
             if now >= until {
-                tree::kill_descendants(pid, &[]);
-                let _ = sandbox_sys::signal_group(pid, libc::SIGKILL);
+                tree::kill_descendants(pid, &self.interior.relay_pids(), &[]);
+                self.signal_leader(pid, libc::SIGKILL);
             }
             self.sleep(now, Some(until.max(now + SWEEP_MS)));
         }

@@ -11,6 +11,10 @@ use super::work::RUN;
 /// The environment variable that every process of a round inherits.
 pub(super) const ROUND: &str = "CHAOS_ROUND";
 
+/// The variable of a main container, which no fault and no search is about. What runs in it
+/// has the name of its run as well.
+pub(super) const CONTAINER: &str = "CHAOS_CONTAINER";
+
 /// A live process of a round.
 #[derive(Debug, Clone)]
 pub(super) struct Process {
@@ -66,6 +70,7 @@ fn matching(is_ours: &dyn Fn(&str) -> bool) -> Vec<Process> {
 fn tagged(pid: Pid, is_ours: &dyn Fn(&str) -> bool) -> Option<Process> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut ours = false;
+    let mut in_container = false;
     let mut run = None;
     for entry in environment.split(|byte| *byte == 0) {
         let Ok(text) = std::str::from_utf8(entry) else {
@@ -74,9 +79,11 @@ fn tagged(pid: Pid, is_ours: &dyn Fn(&str) -> bool) -> Option<Process> {
         match text.split_once('=') {
             Some((ROUND, value)) => ours = is_ours(value),
             Some((RUN, value)) => run = Some(value.to_owned()),
+            Some((CONTAINER, _)) => in_container = true,
             _ => {}
         }
     }
+    ours &= run.is_some() || !in_container;
     if !ours || proc::stat(pid).is_none_or(|stat| stat.is_dead()) {
         return None;
     }

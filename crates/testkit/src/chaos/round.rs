@@ -18,6 +18,7 @@ use super::victim::{Down, Victim};
 use super::work::Plan;
 use crate::http::{Answer, Client};
 use crate::random::Random;
+use crate::target::Layout;
 
 /// Few names, so that they are used again and again.
 const NAMES: usize = 6;
@@ -31,6 +32,8 @@ pub(super) struct Order {
     pub(super) index: u64,
     /// The faults to choose from.
     pub(super) faults: Vec<Fault>,
+    /// Whether tasks run in a main container.
+    pub(super) sidecar: bool,
 }
 
 /// What a round did.
@@ -107,7 +110,10 @@ impl Round {
         let ledgers = root.join("ledgers");
         std::fs::create_dir_all(&ledgers)?;
         std::fs::create_dir_all(root.join("disk"))?;
-        let victim = Victim::new(&order.program, root, order.index, flags);
+        let mut victim = Victim::new(&order.program, root, order.index, flags);
+        if order.sidecar {
+            victim.add_container(*random.pick(&Layout::ALL));
+        }
         let client = victim.client();
         Ok(Self {
             victim,

@@ -14,8 +14,9 @@ use sandbox_sys::PidFd;
 use task_shim::lock::{self, Holder, TASK_FILE};
 use task_shim::proc;
 
-use super::procs::{self, ROUND};
+use super::procs::{self, CONTAINER, ROUND};
 use crate::http::Client;
+use crate::target::{self, Layout};
 
 /// How long the agent may take for anything that it must do.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,6 +77,8 @@ pub(super) struct Victim {
     pub(super) address: SocketAddr,
     init: Option<(Child, Arc<Known>)>,
     server: Option<Arc<Known>>,
+    /// Where its tasks run, in sidecar mode.
+    container: Option<target::Target>,
 }
 
 /// What of an agent can be hit at one moment.
@@ -136,7 +139,19 @@ impl Victim {
             address: own_address(index),
             init: None,
             server: None,
+            container: None,
         }
+    }
+
+    /// Starts a main container, for an agent in sidecar mode.
+    pub(super) fn add_container(&mut self, layout: Layout) {
+        let name = format!("chaos-{}", self.tag);
+        let plan = target::Plan::new(&name, layout)
+            .env(&format!("{ROUND}={}", self.tag))
+            .env(&format!("{CONTAINER}=1"));
+        self.container = Some(plan.start());
+        self.flags.push("--enable-sidecar-mode".to_owned());
+        self.flags.push(format!("--main-container-name={name}"));
     }
 
     /// Starts the program, without waiting for anything.

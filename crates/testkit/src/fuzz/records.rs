@@ -1,7 +1,7 @@
 //! The records of a shim, its launch order, its hints and what it reads of `/proc`.
 
 use task_shim::hint::Hint;
-use task_shim::launch::{Hook, Job, Launch};
+use task_shim::launch::{Hook, Job, Launch, Mode, Remote};
 use task_shim::proc::{Scope, parse_stat};
 use task_shim::record::{ExitRecord, Identity, Outcome, Phase, PostRecord, RecordError, RunRecord};
 
@@ -104,6 +104,7 @@ fn launch(random: &mut Random) -> Launch {
         random.chance(50).then(|| Hook {
             argv: strings(random),
             timeout_ms: random.chance(50).then(|| random.bits()),
+            mode: mode(random),
         })
     };
     Launch {
@@ -115,7 +116,7 @@ fn launch(random: &mut Random) -> Launch {
         },
         hints: text(random, 20),
         argv: strings(random),
-        env: strings(random),
+        env: environment(random),
         working_dir: random.chance(50).then(|| text(random, 9)),
         user: id(random).filter(|id| *id > 3),
         group: id(random).filter(|id| *id > 3),
@@ -131,6 +132,41 @@ fn launch(random: &mut Random) -> Launch {
         post_stop: hook(random),
         cgroups: strings(random),
         oom_counters: vec![(text(random, 5), random.bits())],
+        mode: mode(random),
+        remote: random.chance(50).then(|| remote(random)),
+    }
+}
+
+fn mode(random: &mut Random) -> Mode {
+    *random.pick(&[Mode::Local, Mode::Remote])
+}
+
+fn environment(random: &mut Random) -> Vec<Vec<u8>> {
+    let entry = |random: &mut Random| random.bits().to_le_bytes().to_vec();
+    (0..random.below(4)).map(|_| entry(random)).collect()
+}
+
+fn remote(random: &mut Random) -> Remote {
+    let id = |random: &mut Random| u32::try_from(random.below(9)).unwrap_or_default();
+    Remote {
+        pid: integer(random),
+        namespaces: integer(random),
+        pid_namespace: random.chance(50).then(|| random.bits()),
+        env: environment(random),
+        user: id(random),
+        group: id(random),
+        groups: vec![id(random)],
+        rlimits: vec![(integer(random), random.bits(), u64::MAX)],
+        umask: id(random),
+        capabilities: sandbox_sys::Capabilities {
+            bounding: random.bits(),
+            permitted: random.bits(),
+            effective: random.bits(),
+            inheritable: random.bits(),
+            ambient: random.bits(),
+        },
+        no_new_privs: random.chance(50),
+        cgroups: vec![text(random, 5)],
     }
 }
 

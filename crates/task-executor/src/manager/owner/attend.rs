@@ -151,7 +151,7 @@ impl Owner {
         self.record_end(name, exit, after);
     }
 
-    fn record_end(&mut self, name: &TaskName, mut exit: ExitRecord, after: After) {
+    pub(super) fn record_end(&mut self, name: &TaskName, mut exit: ExitRecord, after: After) {
         self.request_for(name, |name, uid| {
             exit.uid = uid.to_string();
             Request::Exit(name, uid, exit, after)
@@ -259,7 +259,7 @@ impl Owner {
 }
 
 /// An end that is recorded now; whose is not said yet.
-fn end(outcome: Outcome, code: i32, message: String) -> ExitRecord {
+pub(super) fn end(outcome: Outcome, code: i32, message: String) -> ExitRecord {
     ExitRecord {
         uid: String::new(),
         outcome,

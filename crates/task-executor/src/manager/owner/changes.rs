@@ -17,6 +17,7 @@ use super::super::handle::{ChangeKind, Listing, Refused, Shown};
 use super::super::inspect;
 use super::super::tasks::{Deletion, Start, Task};
 use super::{Owner, unix_seconds};
+use crate::launcher::Launcher;
 use crate::store::{After, Carried, Change, Newcomer, Op};
 
 /// Changes in one batch: enough to share a flush among all clients of a busy agent.
@@ -116,9 +117,12 @@ fn is_of_one_task(error: &io::Error) -> bool {
 }
 
 /// Whether this agent can run a task at all.
-fn admit(task: &NewTask) -> Result<(), Refused> {
+fn admit(task: &NewTask, launcher: &Launcher) -> Result<(), Refused> {
     match &task.spec.work {
-        Work::Process(_) => Ok(()),
+        Work::Process(_) => match launcher.refusal(&task.spec) {
+            Some(why) => Err(Refused::Unsupported(format!("task {}: {why}", task.name))),
+            None => Ok(()),
+        },
         Work::Container(_) | Work::Pod(_) => Err(Refused::Unsupported(format!(
             "task {}: container tasks need --enable-container-mode; use process instead",
             task.name
@@ -239,7 +243,7 @@ impl Owner {
     }
 
     fn may_create(&self, task: &NewTask, on_the_way: usize) -> Result<(), Refused> {
-        admit(task)?;
+        admit(task, &self.launcher)?;
         if self.tasks.get(&task.name).is_some() {
             return Err(Refused::Exists(task.name.clone()));
         }
@@ -269,7 +273,8 @@ impl Owner {
 
     /// What makes `wanted` the desired set.
     fn difference(&mut self, wanted: Vec<NewTask>) -> Result<Change, Refused> {
-        wanted.iter().try_for_each(admit)?;
+        let admitted = |task| admit(task, &self.launcher);
+        wanted.iter().try_for_each(admitted)?;
         let names: BTreeSet<_> = wanted.iter().map(|t| t.name.clone()).collect();
         let new = names.iter().filter(|n| self.tasks.get(n).is_none()).count();
         if self.tasks.len() + new > self.bounds.tasks_max {

@@ -57,6 +57,16 @@ pub(crate) fn start_latency(bench: &Bench) -> anyhow::Result<f64> {
     Ok(milliseconds(begun, began))
 }
 
+/// Through `nsenter` and a shell into the container of a process: the same.
+pub(crate) fn nsenter_latency(bench: &Bench, container: Pid) -> anyhow::Result<f64> {
+    let target = container.to_string();
+    let script = format!("{} stamp", bench.helper);
+    let words = ["nsenter", "-t", &target, "-m", "-u", "-i", "-n", "-p", "-C"];
+    let begun = now()?;
+    let (began, _) = printed(&[&words[..], &["/bin/sh", "-c", &script]].concat())?;
+    Ok(milliseconds(begun, began))
+}
+
 /// From the end of a task to its parent knowing of it.
 pub(crate) fn exit_latency(bench: &Bench) -> anyhow::Result<f64> {
     let (ended, known) = printed(&[&bench.helper, "nap", "3"])?;

@@ -10,6 +10,7 @@ mod machine;
 mod options;
 mod place;
 mod report;
+mod sidecar;
 mod stats;
 mod throughput;
 mod usage;
@@ -30,8 +31,9 @@ use crate::report::Figures;
 /// What measures one group of figures.
 type Group = fn(&Bench) -> anyhow::Result<Figures>;
 
-const GROUPS: [(&str, Group); 14] = [
+const GROUPS: [(&str, Group); 15] = [
     ("create", latency::create),
+    ("sidecar", sidecar::create),
     ("exit", latency::exit),
     ("delete", latency::delete),
     ("flight", throughput::flight),
