@@ -25,13 +25,18 @@ install | check) ;;
     ;;
 esac
 
-# System packages: the linker (also ring's C compiler), git for the advisory database, make, curl for the examples.
+# System packages: the linker (also ring's C compiler), git for the advisory database, make, curl for the examples,
+# containerd and runc for the test of sidecar mode in real containers, which without them says so and passes.
 system_packages() {
     local packages=()
     have cc || packages+=(gcc libc6-dev)
     have git || packages+=(git)
     have make || packages+=(make)
     [[ $mode == install ]] && { have curl || packages+=(curl); }
+    if [[ $mode == install && $(id -u) == 0 ]]; then
+        { have containerd && have ctr; } || packages+=(containerd)
+        have runc || packages+=(runc)
+    fi
     if ((${#packages[@]} == 0)); then return; fi
     if [[ $mode == install && $(id -u) == 0 ]] && have apt-get; then
         say "installing ${packages[*]}"
