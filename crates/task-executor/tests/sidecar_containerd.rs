@@ -89,6 +89,7 @@ impl Containerd {
         Command::new("ctr")
             .arg("--address")
             .arg(self.dir.join("socket"))
+            .args(["--namespace", &namespace()])
             .args(words)
             .stdin(Stdio::null())
             .output()
@@ -125,7 +126,22 @@ impl Drop for Containerd {
         }
         self.daemon.kill().expect("is killed");
         self.daemon.wait().expect("is reaped");
+        // It leaves the groups of its namespace where it found the hierarchies.
+        let top = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(top).into_iter().flatten().flatten();
+        let tops = hierarchies
+            .map(|entry| entry.path())
+            .chain([top.to_owned()]);
+        for group in tops.map(|top| top.join(namespace())) {
+            // On most of these there is none.
+            let _ = fs::remove_dir(group);
+        }
     }
+}
+
+/// The name under which containerd keeps what this test starts.
+fn namespace() -> String {
+    format!("sidecar-test-{}", std::process::id())
 }
 
 /// A Pod of three containers: pause, main and agent.
