@@ -27,7 +27,8 @@ install | check) ;;
 esac
 
 # System packages: the linker (also ring's C compiler), git for the advisory database, make, setpriv and flock for the
-# tests, curl for the examples.
+# tests, curl for the examples, containerd and runc for the test of sidecar mode in real containers, which without them
+# says so and passes.
 system_packages() {
     local packages=()
     have cc || packages+=(gcc libc6-dev)
@@ -35,6 +36,10 @@ system_packages() {
     have make || packages+=(make)
     { have setpriv && have flock; } || packages+=(util-linux)
     [[ $mode == install ]] && { have curl || packages+=(curl); }
+    if [[ $mode == install && $(id -u) == 0 ]]; then
+        { have containerd && have ctr; } || packages+=(containerd)
+        have runc || packages+=(runc)
+    fi
     if ((${#packages[@]} == 0)); then return; fi
     if [[ $mode == install && $(id -u) == 0 ]] && have apt-get; then
         say "installing ${packages[*]}"

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, chroot, fchdir};
@@ -59,6 +59,14 @@ impl Door {
             proc,
             namespaces: CloneFlags::from_bits_truncate(remote.namespaces),
         })
+    }
+
+    /// Whether the process has ended, or is about to: one that is the init of a PID namespace
+    /// waits for all others in there, commands of ours too, but its program is gone by then.
+    pub(crate) fn is_closed(&self) -> bool {
+        let program = readlinkat(&self.proc, "exe");
+        self.pidfd.has_ended().unwrap_or(false)
+            || matches!(program, Err(Errno::ENOENT | Errno::ESRCH))
     }
 
     /// Becomes readable when the process ends.

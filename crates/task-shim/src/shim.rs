@@ -252,6 +252,7 @@ impl<'a> Shim<'a> {
         let Some(ended) = watched.status.or_else(|| self.end_by_namespace()) else {
             return Ok(self.lost());
         };
+        self.interior.look_at_target();
         let (code, signal) = code_of(Some(ended));
         let timed_out = self.ending.is_some_and(|e| e.cause == Cause::Deadline);
         let out_of_memory = self.out_of_memory();

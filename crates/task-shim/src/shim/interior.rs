@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Pid, getpid};
@@ -40,9 +41,13 @@ pub(super) struct Interior {
 
 impl Interior {
     pub(super) fn open(launch: &Launch, target: Option<PidFd>) -> io::Result<Self> {
-        let pair = launch.remote.as_ref().zip(target);
-        let door = pair.map(|(remote, pidfd)| Door::open(remote, pidfd));
-        let door = door.transpose().map_err(io::Error::from);
+        let door = match (&launch.remote, target) {
+            (None, _) => Ok(None),
+            (Some(remote), Some(pidfd)) => Door::open(remote, pidfd).map(Some),
+            // What is meant for there must never run here.
+            (Some(_), None) => Err(Errno::EBADF),
+        };
+        let door = door.map_err(io::Error::from);
         // It is tried again, then with the container that came after this one.
         let door = door.inspect_err(|error| {
             not_started(launch, error.raw_os_error().unwrap_or_default());
@@ -67,7 +72,7 @@ impl Interior {
 
     pub(super) fn look_at_target(&mut self) {
         if let Some(door) = &self.door {
-            self.target_gone = door.pidfd().has_ended().unwrap_or(false);
+            self.target_gone = door.is_closed();
         }
     }
 

@@ -52,7 +52,8 @@ impl Known {
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        proc::stat(self.pid).is_some_and(|stat| !stat.is_dead()) && self.fd.signal(0).is_ok()
+        // Only when its last thread has ended are its files, and its address, free again.
+        self.fd.has_ended().is_ok_and(|ended| !ended)
     }
 }
 
