@@ -130,9 +130,13 @@ impl Authority {
     }
 }
 
-/// A name for the files of a user that no other user has.
+/// A name for the files of a user that no other user has. It has no colon, which separates paths in `KUBECONFIG`.
 fn file_stem(user: &str, groups: &[&str]) -> String {
     let all = [&[user], groups].concat().join("+");
-    let plain = |letter: char| if letter == '/' { '%' } else { letter };
+    let plain = |letter: char| match letter {
+        '/' => '%',
+        ':' => '=',
+        other => other,
+    };
     format!("user-{}", all.chars().map(plain).collect::<String>())
 }
