@@ -1,9 +1,8 @@
 //! A real operator: the program itself, under the role that the project ships.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +14,7 @@ use serde_json::json;
 
 use crate::ControlPlane;
 use crate::manifests;
+use crate::process::{Program, Running};
 use crate::wait::{PATIENCE, eventually};
 
 /// The user that the shipped role is bound to.
@@ -42,12 +42,11 @@ pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
 /// A running operator. Dropping it kills it.
 #[derive(Debug)]
 pub struct Operator {
-    program: PathBuf,
-    flags: Vec<String>,
+    program: Program,
     log: PathBuf,
     health: SocketAddr,
     metrics: SocketAddr,
-    child: Option<Child>,
+    running: Option<Running>,
 }
 
 impl Operator {
@@ -65,19 +64,18 @@ impl Operator {
         ];
         let kubeconfig = plane.kubeconfig_file(USER, &groups)?;
         let (health, metrics) = (free_address()?, free_address()?);
-        let mut all = vec![
-            format!("--kubeconfig={}", kubeconfig.display()),
-            format!("--health-addr={health}"),
-            format!("--metrics-addr={metrics}"),
-        ];
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let program = Program::new("sandbox-operator", program, &log)
+            .flag("kubeconfig", kubeconfig)
+            .flag("health-addr", health.to_string())
+            .flag("metrics-addr", metrics.to_string());
         let mut operator = Self {
-            program,
-            flags: all,
+            program: flags
+                .iter()
+                .fold(program, |program, flag| program.arg(*flag)),
             log,
             health,
             metrics,
-            child: None,
+            running: None,
         };
         operator.launch()?;
         Ok(operator)
@@ -85,16 +83,7 @@ impl Operator {
 
     /// Starts it again after it has ended.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let log = File::options().append(true).create(true).open(&self.log);
-        let log = log.with_context(|| format!("open {}", self.log.display()))?;
-        let child = Command::new(&self.program)
-            .args(&self.flags)
-            .env_remove("KUBECONFIG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.child = Some(child.with_context(|| format!("start {}", self.program.display()))?);
+        self.running = Some(self.program.start().context("start the operator")?);
         Ok(())
     }
 
@@ -137,8 +126,8 @@ impl Operator {
 
     /// Its process id.
     pub fn pid(&self) -> anyhow::Result<Pid> {
-        let child = self.child.as_ref().context("the operator runs")?;
-        Ok(Pid::from_raw(i32::try_from(child.id())?))
+        let running = self.running.as_ref().context("the operator runs")?;
+        Ok(Pid::from_raw(i32::try_from(running.pid())?))
     }
 
     /// Sends it a signal, such as SIGSTOP.
@@ -148,9 +137,8 @@ impl Operator {
 
     /// Kills it, so that it can't do anything in order.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        let mut child = self.child.take().context("the operator runs")?;
-        child.kill()?;
-        child.wait()?;
+        let mut running = self.running.take().context("the operator runs")?;
+        running.kill()?;
         Ok(())
     }
 
@@ -158,17 +146,16 @@ impl Operator {
     pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let status = eventually("the operator has ended", PATIENCE, async || {
-            let child = self.child.as_mut().ok_or("it does not run")?;
-            child.try_wait().ok().flatten().ok_or("it runs")
+            self.ended().ok_or("it runs")
         })
         .await;
-        self.child = None;
+        self.running = None;
         Ok(status)
     }
 
     /// Its exit status, if it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut()?.try_wait().ok()?
+        self.running.as_mut()?.wait(Duration::ZERO).ok()?
     }
 
     /// What it has logged so far.
@@ -179,9 +166,8 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        if self.child.is_some() {
-            let _ = self.kill();
-        }
+        // One that was stopped by SIGSTOP would not follow SIGTERM.
+        let _ = self.kill();
     }
 }
 
