@@ -293,3 +293,6 @@ impl From<kube::Error> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
