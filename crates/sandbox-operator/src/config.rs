@@ -4,7 +4,7 @@ mod args;
 mod values;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::Parser;
@@ -24,6 +24,8 @@ pub struct Config {
     pub kubeconfig: Option<String>,
     /// Most requests to the API server at once.
     pub api_concurrency: NonZeroUsize,
+    /// Most requests a second that change something, and how many of them at once; [`None`] is no limit.
+    pub pace: Option<(NonZeroU32, NonZeroU32)>,
     /// Most calls of agents at once, watches not counted.
     pub agent_concurrency: NonZeroUsize,
     /// Port of the agents.
@@ -95,6 +97,7 @@ impl RunArgs {
             namespace: self.namespace.filter(|name| !name.is_empty()),
             kubeconfig: self.kubeconfig.filter(|path| !path.is_empty()),
             api_concurrency: self.concurrency,
+            pace: NonZeroU32::new(self.kube_qps).map(|per_second| (per_second, self.kube_burst)),
             agent_concurrency: self.agent_concurrency,
             agent_port: self.agent_port,
             agent_timeout: self.agent_timeout,

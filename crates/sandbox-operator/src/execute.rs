@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::lease::Leadership;
 use crate::metrics::{Metrics, Verb};
 use crate::observe::SlimPod;
+use crate::pace::Pace;
 
 /// Whose changes these are, for `managedFields` and events.
 const MANAGER: &str = "sandbox-operator";
@@ -35,6 +36,7 @@ pub struct Executor {
     leadership: Leadership,
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    pace: Option<Arc<Pace>>,
     instance: Arc<str>,
 }
 
@@ -71,8 +73,16 @@ impl Executor {
             leadership,
             metrics,
             permits: Arc::new(Semaphore::new(at_once)),
+            pace: None,
             instance: instance.into(),
         }
+    }
+
+    /// The same with a limit on requests per second.
+    #[must_use]
+    pub fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = Some(Arc::new(pace));
+        self
     }
 
     /// Writes to a batch. The object as it is afterwards, if it is still there.
@@ -216,6 +226,9 @@ impl Executor {
             .acquire()
             .await
             .map_err(|error| Refusal::local(&error))?;
+        if let Some(pace) = &self.pace {
+            pace.wait().await;
+        }
         if !self.leadership.is_held() {
             return Err(Refusal::local(&"this is not the leader"));
         }

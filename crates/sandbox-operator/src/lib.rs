@@ -13,6 +13,7 @@ pub mod execute;
 pub mod lease;
 pub mod metrics;
 pub mod observe;
+pub mod pace;
 pub mod run;
 
 pub use run::run;

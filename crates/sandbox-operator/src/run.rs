@@ -26,6 +26,7 @@ use crate::execute::{BatchOrder, Executor};
 use crate::lease::{Candidate, Elector, Leadership};
 use crate::metrics::Metrics;
 use crate::observe::{self, Kind, News, Sink};
+use crate::pace::Pace;
 
 /// News that wait to be taken in. When it is full, watches and agents wait: they lose nothing by that.
 const NEWS_MAX: usize = 1024;
@@ -228,13 +229,17 @@ impl Lead {
     }
 
     fn executor(&self) -> Executor {
-        Executor::new(
+        let executor = Executor::new(
             self.client.clone(),
             self.leadership.clone(),
             self.metrics.clone(),
             self.config.api_concurrency.get(),
             &identity(),
-        )
+        );
+        match self.config.pace {
+            Some((per_second, burst)) => executor.at_pace(Pace::new(per_second, burst)),
+            None => executor,
+        }
     }
 
     /// Until when nothing needs to be done.

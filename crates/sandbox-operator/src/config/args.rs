@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -55,6 +55,24 @@ pub struct RunArgs {
     /// Most requests to the API server at once
     #[arg(long, env = "CONCURRENCY", default_value = "64", value_name = "N", value_parser = concurrency)]
     pub concurrency: NonZeroUsize,
+    /// Most requests a second that change something at the API server; 0 leaves that to the API server's own limits
+    #[arg(
+        long,
+        env = "KUBE_QPS",
+        alias = "kube-client-qps",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    pub kube_qps: u32,
+    /// How many of them at once, when --kube-qps is set
+    #[arg(
+        long,
+        env = "KUBE_BURST",
+        alias = "kube-client-burst",
+        default_value = "200",
+        value_name = "N"
+    )]
+    pub kube_burst: NonZeroU32,
     /// Most calls of agents at once; watches are not counted
     #[arg(
         long,
@@ -172,8 +190,6 @@ ignored! {
     enable_http2 = "enable-http2",
     expectation_timeout = "expectation-timeout",
     image_committer_image = "image-committer-image",
-    kube_client_burst = "kube-client-burst",
-    kube_client_qps = "kube-client-qps",
     log_compress = "log-compress",
     log_file_path = "log-file-path",
     log_max_age = "log-max-age",

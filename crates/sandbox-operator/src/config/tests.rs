@@ -31,6 +31,8 @@ fn the_arguments_of_the_deployment_of_opensandbox_are_understood() {
         "--health-probe-bind-address=:8081",
         "--concurrency=batchsandbox=32;pool=16",
         "--snapshot-registry=registry.example",
+        "--kube-client-qps=100",
+        "--kube-client-burst=200",
         "--zap-log-level=info",
     ];
     let config = read(&flags).unwrap();
@@ -40,6 +42,7 @@ fn the_arguments_of_the_deployment_of_opensandbox_are_understood() {
         config.without_meaning,
         ["snapshot-registry", "zap-log-level"]
     );
+    assert_eq!(config.pace, NonZeroU32::new(100).zip(NonZeroU32::new(200)));
     let election = config.election.expect("it stands for election");
     assert_eq!(election.id, "2fa1c467.opensandbox.io");
     assert_eq!(election.namespace, "opensandbox-system");
