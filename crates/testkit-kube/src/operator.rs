@@ -1,6 +1,6 @@
 //! A real operator: the program itself, under the role that the project ships.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::ControlPlane;
+use crate::loopback;
 use crate::manifests;
 use crate::process::{Program, Running};
 use crate::wait::{PATIENCE, eventually};
@@ -21,6 +22,9 @@ use crate::wait::{PATIENCE, eventually};
 pub const USER: &str = "system:serviceaccount:sandbox-system:sandbox-operator";
 /// The namespace of the operator itself.
 pub const NAMESPACE: &str = "sandbox-system";
+
+const HEALTH_PORT: u16 = 8081;
+const METRICS_PORT: u16 = 8080;
 
 /// Installs what the operator needs to run: its namespace and its roles.
 pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
@@ -63,7 +67,10 @@ impl Operator {
             "system:serviceaccounts:sandbox-system",
         ];
         let kubeconfig = plane.kubeconfig_file(USER, &groups)?;
-        let (health, metrics) = (free_address()?, free_address()?);
+        // An address of its own: a port that was free a moment ago may be taken by now.
+        let address = loopback::address();
+        let health = SocketAddr::from((address, HEALTH_PORT));
+        let metrics = SocketAddr::from((address, METRICS_PORT));
         let program = Program::new("sandbox-operator", program, &log)
             .flag("kubeconfig", kubeconfig)
             .flag("health-addr", health.to_string())
@@ -90,7 +97,8 @@ impl Operator {
     /// Waits until it says that it is ready.
     pub async fn wait_ready(&self) {
         eventually("the operator is ready", PATIENCE, async || {
-            self.readyz().await
+            let answer = self.readyz().await;
+            answer.map_err(|error| format!("{error:#}; its log: {}", self.log()))
         })
         .await;
     }
@@ -169,9 +177,4 @@ impl Drop for Operator {
         // One that was stopped by SIGSTOP would not follow SIGTERM.
         let _ = self.kill();
     }
-}
-
-/// A loopback address whose port is free at the moment.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -21,7 +21,7 @@ async fn a_batch_expires_at_its_time_with_its_tasks_stopped() {
     let Some(world) = World::new(&[]).await else {
         return;
     };
-    let (at, text) = in_seconds(4);
+    let (at, text) = in_seconds(8);
     let draft = world
         .draft("run", 2)
         .task(UNTIL_STOPPED)
@@ -77,7 +77,7 @@ async fn a_time_that_is_moved_forward_holds_at_once_and_one_taken_away_no_longer
             .await;
     }
     world.condition("run", "Ready").await;
-    let (_, soon) = in_seconds(2);
+    let (_, soon) = in_seconds(5);
     world
         .patch("stays", json!({"spec": {"expireTime": soon}}))
         .await;

@@ -34,8 +34,11 @@ async fn sandboxes_without_tasks_are_ready_and_show_their_addresses() {
     let client = task_client::Client::new(task_client::Options::default());
     for address in endpoints(&batch) {
         let at = format!("{address}:5758").parse().expect("an address");
-        let healthy = client.health(&task_client::Endpoint::new(at)).await;
-        healthy.expect("an agent is behind each address");
+        // This kubelet asks no probe before it says that a Pod is ready.
+        testkit_kube::wait::eventually("an agent is behind it", patience, async || {
+            client.health(&task_client::Endpoint::new(at)).await
+        })
+        .await;
     }
     // Nothing to clean up, so nothing that could hold up a deletion.
     assert_eq!(batch.metadata.finalizers, None);
