@@ -48,8 +48,9 @@ fmt: ## format the source
 deny: ## check licences, versions, sources and advisories of the dependencies
 	scripts/deny.sh
 
-gen: ## write docs/openapi.json and docs/task-executor.help.txt from the code
-	cargo run -p testkit --bin gen
+gen: ## write docs/openapi.json, the help texts and crds/ from the code
+	cargo build --workspace --bins
+	$(TARGET_DIR)/debug/gen
 
 dist: ## build the static binary that ships, as target/dist/task-executor
 	scripts/dist.sh

@@ -13,8 +13,9 @@ files=(
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp "${files[@]}" "$before/"
-cargo build -q ${LOCKED:+--locked} -p task-executor -p sandbox-operator --bins
-cargo run -q ${LOCKED:+--locked} -p testkit --bin gen
+# All programs together, as everywhere else: a part of them alone would be compiled anew with other features.
+cargo build -q ${LOCKED:+--locked} --workspace --bins
+"${CARGO_TARGET_DIR:-target}/debug/gen"
 
 stale=0
 for file in "${files[@]}"; do

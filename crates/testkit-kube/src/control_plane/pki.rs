@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use rcgen::{
@@ -19,6 +20,8 @@ const ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
 pub(crate) struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
+    /// Held while a user is made: of two at once, the key of one would get the certificate of the other.
+    making: Mutex<()>,
 }
 
 impl Authority {
@@ -39,6 +42,7 @@ impl Authority {
         let authority = Self {
             dir: dir.to_owned(),
             issuer: Issuer::new(params, key),
+            making: Mutex::new(()),
         };
         authority.make_service_account_key()?;
         Ok(authority)
@@ -80,6 +84,7 @@ impl Authority {
         );
         let stem = file_stem(user, groups);
         let file = self.file(&format!("{stem}.kubeconfig"));
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if file.exists() {
             return Ok(file);
         }
@@ -139,4 +144,29 @@ fn file_stem(user: &str, groups: &[&str]) -> String {
         other => other,
     };
     format!("user-{}", all.chars().map(plain).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_that_many_ask_for_at_once_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new(dir.path()).unwrap();
+        let ask = || {
+            let file = authority
+                .kubeconfig("https://127.0.0.1:1", "u", &["g"])
+                .unwrap();
+            ["crt", "key"].map(|end| fs::read(file.with_extension(end)).unwrap())
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(ask)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert!(all.iter().all(|one| *one == all[0]));
+    }
 }
