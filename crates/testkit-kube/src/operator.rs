@@ -1,6 +1,6 @@
 //! A real operator: the program itself, under the role that the project ships.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -22,9 +22,6 @@ use crate::wait::{PATIENCE, eventually};
 pub const USER: &str = "system:serviceaccount:sandbox-system:sandbox-operator";
 /// The namespace of the operator itself.
 pub const NAMESPACE: &str = "sandbox-system";
-
-const HEALTH_PORT: u16 = 8081;
-const METRICS_PORT: u16 = 8080;
 
 /// Installs what the operator needs to run: its namespace and its roles.
 pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
@@ -67,10 +64,7 @@ impl Operator {
             "system:serviceaccounts:sandbox-system",
         ];
         let kubeconfig = plane.kubeconfig_file(USER, &groups)?;
-        // An address of its own: a port that was free a moment ago may be taken by now.
-        let address = loopback::address();
-        let health = SocketAddr::from((address, HEALTH_PORT));
-        let metrics = SocketAddr::from((address, METRICS_PORT));
+        let (health, metrics) = (free_address()?, free_address()?);
         let program = Program::new("sandbox-operator", program, &log)
             .flag("kubeconfig", kubeconfig)
             .flag("health-addr", health.to_string())
@@ -177,4 +171,9 @@ impl Drop for Operator {
         // One that was stopped by SIGSTOP would not follow SIGTERM.
         let _ = self.kill();
     }
+}
+
+/// A port that is free, at an address of our own, so that nobody else takes it before it is used.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((loopback::address(), 0))?.local_addr()?)
 }
