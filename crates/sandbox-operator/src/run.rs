@@ -31,6 +31,9 @@ use crate::pace::Pace;
 /// News that wait to be taken in. When it is full, watches and agents wait: they lose nothing by that.
 const NEWS_MAX: usize = 1024;
 
+/// Gauges are counted anew so long after the first news, since that goes through all batches.
+const GAUGES_AFTER: Duration = Duration::from_millis(500);
+
 /// Runs until `stop`; then ends in order.
 ///
 /// # Errors
@@ -130,6 +133,8 @@ struct Lead {
     engine: Engine,
     /// When batches without status were first seen.
     new_batches: HashMap<Key, Instant>,
+    /// When gauges are to be counted anew; [`None`] when nothing has happened since.
+    gauges_at: Option<Instant>,
 }
 
 /// A write that is done, or an event that is told.
@@ -155,6 +160,7 @@ impl Lead {
             health,
             engine,
             new_batches: HashMap::new(),
+            gauges_at: None,
         }
     }
 
@@ -199,6 +205,7 @@ impl Lead {
             if to_sync.is_empty() {
                 self.decide(&executor, &mut agents, &mut writes);
             }
+            self.count_gauges(&agents);
         };
         agents.stop().await;
         watches.shutdown().await;
@@ -244,14 +251,19 @@ impl Lead {
 
     /// Until when nothing needs to be done.
     fn pause(&self, is_synced: bool) -> Duration {
-        let Some(at) = self.engine.next_wake().filter(|_| is_synced) else {
-            return HEARTBEAT;
-        };
-        let pause = at.duration_since(Timestamp::now());
-        Duration::try_from(pause).unwrap_or_default().min(HEARTBEAT)
+        let gauges = self.gauges_at;
+        let gauges = gauges.map(|at| at.saturating_duration_since(Instant::now()));
+        let wake = self.engine.next_wake().filter(|_| is_synced);
+        let wake = wake.map(|at| at.duration_since(Timestamp::now()));
+        let wake = wake.map(|pause| Duration::try_from(pause).unwrap_or_default());
+        [gauges, wake]
+            .into_iter()
+            .flatten()
+            .fold(HEARTBEAT, Duration::min)
     }
 
     fn take(&mut self, news: News, to_sync: &mut HashSet<Kind>) {
+        self.gauges_will_change();
         match news {
             News::Input(input) => {
                 if let Input::Batch(object) = &*input
@@ -275,7 +287,22 @@ impl Lead {
         }
     }
 
+    fn gauges_will_change(&mut self) {
+        self.gauges_at
+            .get_or_insert_with(|| Instant::now() + GAUGES_AFTER);
+    }
+
+    fn count_gauges(&mut self, agents: &Agents) {
+        if self.gauges_at.is_some_and(|at| at <= Instant::now()) {
+            self.gauges_at = None;
+            self.metrics.set_attended(agents.attended());
+            self.metrics.set_silent(self.engine.silent_agents());
+            self.metrics.set_phases(&self.engine.phases());
+        }
+    }
+
     fn take_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        self.gauges_will_change();
         match done {
             Ok(Done::Write(input)) => self.engine.on(*input, Timestamp::now()),
             Ok(Done::Told) => {}
@@ -293,9 +320,6 @@ impl Lead {
         for output in outputs {
             self.carry_out(output, executor, agents, writes);
         }
-        self.metrics.set_attended(agents.attended());
-        self.metrics.set_silent(self.engine.silent_agents());
-        self.metrics.set_phases(&self.engine.phases());
     }
 
     fn carry_out(

@@ -48,17 +48,34 @@ async fn metrics_have_every_family_and_each_line_can_be_read() {
         .collect();
     assert_eq!(types, wanted);
     assert!(text.ends_with("# EOF\n"), "{text}");
-    for line in [
+    let lines = [
         "sandbox_operator_api_writes_total{verb=\"create_pod\",result=\"ok\"} 2",
         "sandbox_operator_dispatch_seconds_count 2",
         "sandbox_operator_ready_seconds_count 1",
         "sandbox_operator_batches{phase=\"Succeed\"} 1",
-    ] {
-        assert!(
-            text.lines().any(|one| one == line),
-            "{line} is missing:\n{text}"
-        );
-    }
+    ];
+    shows(&world, &lines).await;
+    world.delete("run").await;
+    world.gone("run").await;
+    let none = [
+        "sandbox_operator_batches{phase=\"Succeed\"} 0",
+        "sandbox_operator_agents_attended 0",
+    ];
+    shows(&world, &none).await;
+}
+
+/// Waits until the metrics have these lines.
+async fn shows(world: &World<'_>, lines: &[&str]) {
+    eventually(&format!("{lines:?}"), PATIENCE, async || {
+        let text = world.operator.metrics().await.unwrap();
+        let is_there = |line: &&str| text.lines().any(|one| one == *line);
+        if lines.iter().all(is_there) {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
